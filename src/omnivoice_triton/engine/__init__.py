@@ -1,0 +1,1 @@
+"""The `turbo` engine: the whole path from token ids to finished audio."""
