@@ -48,7 +48,9 @@ _MODES = (
     Mode("triton_sage", "Triton kernels, INT8-QK attention", rank=20, triton=True, int8_qk=True),
     Mode("faster", "CUDA graph of upstream's forward", rank=40, graph=True),
     Mode("hybrid", "Triton kernels inside a CUDA graph", rank=60, triton=True, graph=True),
-    Mode("hybrid_sage", "Triton kernels, INT8-QK attention, CUDA graph", rank=50, triton=True, int8_qk=True, graph=True),
+    Mode(
+        "hybrid_sage", "Triton kernels, INT8-QK attention, CUDA graph", rank=50, triton=True, int8_qk=True, graph=True
+    ),
 )
 
 MODES: dict[str, Mode] = {mode.name: mode for mode in _MODES}

@@ -1,13 +1,14 @@
 """Values that users hold: the result of a synthesis, and the error tree.
 
-    OmniVoiceTritonError
-    ├── InputError (ValueError)       what was asked can't be done as asked; the message says what to change
-    │   ├── UnknownMode (KeyError)
-    │   ├── ModeUnavailable           this machine can't run that mode
-    │   ├── CheckpointError           a model directory that lacks a file or whose tensors don't fit
-    │   └── NotEnoughMemory
-    ├── DownloadError                 the hub could not be reached
-    └── UpstreamChanged               the installed omnivoice is not one that this package can drive
+OmniVoiceTritonError
+├── InputError (ValueError)       what was asked can't be done as asked; the message says what to change
+│   ├── UnknownMode (KeyError)
+│   ├── ModeUnavailable           this machine can't run that mode
+│   ├── CheckpointError           a model directory that lacks a file or whose tensors don't fit
+│   └── NotEnoughMemory
+├── NotLoaded (RuntimeError)      the runner's model is not loaded
+├── DownloadError                 the hub could not be reached
+└── UpstreamChanged               the installed omnivoice is not one that this package can drive
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class CheckpointError(InputError):
 
 class NotEnoughMemory(InputError):
     """The GPU has less memory than the model or the request needs."""
+
+
+class NotLoaded(OmniVoiceTritonError, RuntimeError):
+    """The runner's model is not loaded."""
 
 
 class DownloadError(OmniVoiceTritonError):
@@ -125,4 +130,4 @@ class Speech(Mapping[str, Any]):
         )
 
 
-_SPEECH_KEYS = tuple(f.name for f in fields(Speech)) + ("time_ms", "audio_s", "speed_x")
+_SPEECH_KEYS = (*(f.name for f in fields(Speech)), "time_ms", "audio_s", "speed_x")

@@ -1,0 +1,50 @@
+# Everything lives in .venv; nothing is installed globally and nothing needs sudo.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+READY := $(VENV)/.ready
+TEXT ?= Hello, this is OmniVoice on Triton.
+RESULTS ?= bench/results
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup lock lint types test-gpu test-parity verify smoke-test sanitize \
+	bench bench-kernels bench-speed soak clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(READY) ## write hello.wav from a sentence
+	@$(BIN)/omnivoice-triton say "$(TEXT)" -o hello.wav
+
+test: $(READY) ## lint, types and every test that needs no GPU
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 -q
+
+setup: $(READY) ## a developer's checkout, pre-commit included
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/pre-commit install; fi
+
+# uv comes from a lock of its own, then installs the rest: versions and hashes are pinned, the index is the user's.
+$(READY): requirements.lock tools/uv.lock.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 can't make a virtual environment: install your system's python3-venv package" >&2; exit 1; }
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/uv.lock.txt
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes --allow-empty-requirements requirements.lock tools/uv.lock.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## compile requirements.lock anew (universal: every supported Python)
+	$(UV) pip compile pyproject.toml tools/build.in --extra dev --universal --python-version 3.10 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --constraints tools/constraints.txt \
+		--output-file requirements.lock --quiet
+	echo "uv==$$($(UV) --version | cut -d' ' -f2)" | $(UV) pip compile - --universal --python-version 3.10 \
+		--generate-hashes --no-emit-index-url --no-annotate --no-header --output-file tools/uv.lock.txt --quiet
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict on src
+	$(BIN)/mypy
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

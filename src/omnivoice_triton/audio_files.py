@@ -1,0 +1,104 @@
+"""Reading reference audio and writing results, with errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from omnivoice_triton.speech import InputError
+
+MIN_REFERENCE_S = 0.2
+SILENT_PEAK = 1e-4
+"""Samples below this (-80 dBFS) carry no voice."""
+
+_READABLE = "give a WAV, FLAC, OGG or MP3 file"
+
+
+def read_reference(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
+    """Samples (channels, T) float32 and the rate in Hz of a reference recording.
+
+    Raises:
+        InputError: the file is missing, empty, no audio, corrupt, silent or too short.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"reference audio {str(path)!r} does not exist")
+    if path.is_dir():
+        raise InputError(f"reference audio {str(path)!r} is a directory: {_READABLE}")
+    if path.stat().st_size == 0:
+        raise InputError(f"reference audio {str(path)!r} is an empty file: {_READABLE}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # librosa announces each backend that it falls back to
+            from omnivoice.utils.audio import load_waveform
+
+            samples, rate = load_waveform(str(path))
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        detail = f" ({reason[0][:120]})" if reason else ""
+        raise InputError(f"can't read {str(path)!r} as audio{detail}: {_READABLE}") from error
+    samples = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    check_reference(samples, rate, name=repr(str(path)))
+    return samples, int(rate)
+
+
+def check_reference(samples: npt.NDArray[np.float32], rate: int, name: str = "reference audio") -> None:
+    """Raise InputError for samples (channels, T) that no voice can be taken from."""
+    if rate <= 0:
+        raise InputError(f"the sample rate of {name} must be above 0 Hz, not {rate}")
+    seconds = samples.shape[-1] / rate
+    if seconds < MIN_REFERENCE_S:
+        raise InputError(f"{name} lasts {seconds:.2f} s: a reference needs 3 to 10 s of speech (at least 0.2 s)")
+    if not np.isfinite(samples).all():
+        raise InputError(f"{name} holds NaN or infinite samples: record or convert it again")
+    if np.abs(samples).max() < SILENT_PEAK:
+        raise InputError(f"{name} is silent: a reference needs 3 to 10 s of speech")
+
+
+def check_output_path(path: str | Path) -> Path:
+    """Raise InputError unless audio can be written to `path`; nothing is written there yet."""
+    import soundfile
+
+    path = Path(path)
+    extension = path.suffix.lstrip(".").upper()
+    known = soundfile.available_formats()
+    if extension not in known:
+        common = [name.lower() for name in ("WAV", "FLAC", "OGG", "MP3") if name in known]
+        raise InputError(f"can't write {str(path)!r}: the extension must name a format, such as .{', .'.join(common)}")
+    if path.is_dir():
+        raise InputError(f"can't write {str(path)!r}: it is a directory")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"can't write {str(path)!r}: the folder {str(folder)!r} does not exist")
+    try:
+        if path.exists():
+            with path.open("r+b"):
+                pass
+        else:
+            handle, probe = tempfile.mkstemp(dir=folder, prefix=".omnivoice-triton-")
+            os.close(handle)
+            os.unlink(probe)
+    except OSError as error:
+        raise InputError(f"can't write {str(path)!r}: {error.strerror or error}") from error
+    return path
+
+
+def write_audio(path: str | Path, audio: npt.NDArray[np.float32], sample_rate: int) -> Path:
+    """Write samples (T,) float32; the extension chooses the format. The file appears whole or not at all."""
+    import soundfile
+
+    path = check_output_path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        soundfile.write(partial, audio, sample_rate, format=path.suffix.lstrip(".").upper())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"can't write {str(path)!r}: {str(error).splitlines()[0]}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,62 @@
+"""Reference voices through upstream's encoder, with its errors turned into advice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnivoice_triton.audio_files import check_reference, read_reference
+from omnivoice_triton.speech import DownloadError, InputError
+
+
+def encode_voice(
+    model: Any, ref_audio: str | Path | tuple[Any, int], ref_text: str | None, preprocess_prompt: bool
+) -> Any:
+    """Upstream's `VoiceClonePrompt` of a recording.
+
+    Raises:
+        InputError: the recording can't be used.
+        DownloadError: there is no transcript and the recogniser that would write one can't be loaded.
+    """
+    import torch
+
+    if isinstance(ref_audio, str | Path):
+        samples, rate = read_reference(ref_audio)
+    else:
+        samples, rate = _samples(ref_audio)
+        check_reference(samples, rate)
+    if ref_text is None and model._asr_pipe is None:
+        try:
+            model.load_asr_model()
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise DownloadError(
+                f"no transcript was given and the recogniser {model._asr_model_name} can't be loaded ({reason}): "
+                "give ref_text (--ref-text), what is said in the recording"
+            ) from error
+    with torch.inference_mode():
+        try:
+            return model.create_voice_clone_prompt((samples, rate), ref_text, preprocess_prompt=preprocess_prompt)
+        except ValueError as error:
+            raise InputError(f"the reference audio can't be used: {' '.join(str(error).split())}") from error
+
+
+def _samples(reference: Any) -> tuple[Any, int]:
+    try:
+        samples, rate = reference
+    except (TypeError, ValueError) as error:
+        raise InputError("ref_audio must be a path or (samples, sample rate in Hz)") from error
+    if hasattr(samples, "detach"):
+        samples = samples.detach().cpu().numpy()
+    samples = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    if samples.ndim != 2:
+        raise InputError(f"reference samples must be (T,) or (channels, T), not {samples.shape}")
+    return samples, int(rate)
+
+
+def missing_extra(error: ImportError, normalizing: bool) -> InputError:
+    """Advice for a package that upstream wants for an optional feature."""
+    what = "normalize_text needs" if normalizing else "this request needs"
+    return InputError(f"{what} a package that is not installed ({error.name or error}): pip install 'omnivoice[tn]'")
