@@ -1,0 +1,1 @@
+"""Timing, and the stamp of the machine that every figure carries."""

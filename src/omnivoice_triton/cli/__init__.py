@@ -1,0 +1,108 @@
+"""The command line, `omnivoice-triton VERB`.
+
+Results go to standard output, everything else to standard error. Exit codes: 0, 2 for bad input, 1 for a failure, 130
+for Ctrl-C. With OMNIVOICE_TRITON_DEBUG=1 errors come with their traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from omnivoice_triton import __version__
+from omnivoice_triton.cli import doctor, make_checkpoint, say
+from omnivoice_triton.cli.flags import Parser, fold_booleans
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+
+PROG = "omnivoice-triton"
+DEBUG = "OMNIVOICE_TRITON_DEBUG"
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Verb(NamedTuple):
+    """One subcommand. What `run` needs beyond `config` is imported inside it, so that help appears at once."""
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+VERBS = (
+    Verb("say", "say a text and write it to an audio file", say.add_arguments, say.run),
+    Verb(
+        "make-checkpoint",
+        "write a model with random weights, for tests and timing",
+        make_checkpoint.add_arguments,
+        make_checkpoint.run,
+    ),
+    Verb(
+        "doctor", "tell what can run on this machine, and what to do about the rest", doctor.add_arguments, doctor.run
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; None takes them from `sys.argv`.
+
+    Returns:
+        The exit code; no exception leaves, not even for `--help`.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    if not given:
+        parser.print_help(sys.stderr)
+        return BAD_INPUT
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # third parties': ours go through logging
+            args = parser.parse_args(fold_booleans(given))
+            code: int = args.run(args)
+            sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # --help, --version
+        return stop.code if isinstance(stop.code, int) else OK
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again while it closes down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except InputError as error:
+        return _fail(str(error), BAD_INPUT)
+    except OmniVoiceTritonError as error:
+        return _fail(str(error), FAILED)
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error} ({DEBUG}=1 shows where)", FAILED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every verb; the namespace it makes has a `run`."""
+    parser = Parser(prog=PROG, description="Fast OmniVoice text-to-speech.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb in VERBS:
+        sub = verbs.add_parser(verb.name, help=verb.summary, description=_sentence(verb.summary), allow_abbrev=False)
+        verb.add_arguments(sub)
+        sub.set_defaults(run=verb.run)
+    return parser
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exc()
+    print(f"{PROG}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
