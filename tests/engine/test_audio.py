@@ -153,6 +153,16 @@ def test_silences_around_every_limit(silences_ms: tuple[int, ...], rate: int) ->
         check_equal(np.concatenate(parts), rate, None, DEFAULT)
 
 
+def test_silent_windows_that_touch_without_a_gap() -> None:
+    """A click whose halves are silent, but not the whole: windows 500 ms apart still count as one silence."""
+    rate = 24_000
+    audio = np.zeros(5 * rate, dtype=np.float32)
+    audio[:2400] = audio[-2400:] = 0.3
+    audio[2 * rate - 240 : 2 * rate + 240] = 697 / 32768  # 10 ms of it: RMS 98.6 in a window; 20 ms: 139
+    got = check_equal(audio, rate, 0.2, GenerationOptions(pad_duration=0.0, fade_duration=0.0))
+    assert len(got) == int(1.2 * rate)  # one cut: 500 ms are left at each end of it, and the click is gone
+
+
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(
     rate=st.sampled_from(RATES_HZ),
