@@ -1,0 +1,129 @@
+"""From what a user calls a model to a directory on this machine: a path, a hub id, or the built-in tiny model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omnivoice_triton.checkpoint.hub import download
+from omnivoice_triton.checkpoint.make import make_checkpoint
+from omnivoice_triton.checkpoint.validate import validate_checkpoint
+from omnivoice_triton.checkpoint.weights import RECIPE
+from omnivoice_triton.speech import CheckpointError, InputError
+
+logger = logging.getLogger(__name__)
+
+TINY = "tiny"
+MODEL_VARIABLE = "OMNIVOICE_TRITON_MODEL"
+"""Environment variable: the model to use when none is named."""
+CACHE_VARIABLE = "OMNIVOICE_TRITON_CACHE"
+"""Environment variable: where the built-in model is kept."""
+
+
+def resolve_model(model: str | Path | None = None) -> Path:
+    """The directory of a model, complete and checked.
+
+    Args:
+        model: a directory; a hub id such as `k2-fsa/OmniVoice`, fetched through huggingface_hub unless its cache has
+            it; "tiny", the built-in model of random weights; None for $OMNIVOICE_TRITON_MODEL or else "tiny".
+
+    Raises:
+        CheckpointError: no such directory, or it is not a checkpoint that fits together.
+        DownloadError: the hub has no such model, refuses it, or can't be reached.
+    """
+    if model is None:
+        model = os.environ.get(MODEL_VARIABLE) or TINY
+    if model == TINY:  # A directory of that name is ./tiny.
+        return _built_in()
+    path = Path(model).expanduser()
+    if not path.is_dir():
+        if not isinstance(model, str) or _is_path(model):
+            state = "is a file, not a directory" if path.exists() else "does not exist"
+            raise CheckpointError(
+                f"the model directory {str(model)!r} {state}: give a directory such as `omnivoice-triton "
+                f"make-checkpoint DIR` writes, or a hub id such as k2-fsa/OmniVoice"
+            )
+        path = download(model)
+    validate_checkpoint(path)
+    return path
+
+
+def cache_dir() -> Path:
+    """Where the built-in model is kept: $OMNIVOICE_TRITON_CACHE, else the user's cache directory."""
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base and Path(base).is_absolute():  # The XDG specification ignores relative ones.
+        return Path(base) / "omnivoice-triton"
+    return Path("~/.cache/omnivoice-triton").expanduser()
+
+
+def _is_path(model: str) -> bool:
+    return not model or model[0] in (os.sep, ".", "~") or "\\" in model or model.count("/") > 1 or Path(model).exists()
+
+
+def _built_in() -> Path:
+    directory = cache_dir()
+    if _usable(directory / _NAME):
+        return directory / _NAME
+    try:
+        return _make_once(directory)
+    except (OSError, InputError) as error:
+        fallback = _private_temp_dir()
+        logger.warning("%s: the built-in model is kept in %s instead", error, fallback)
+        return fallback / _NAME if _usable(fallback / _NAME) else _make_once(fallback)
+
+
+_NAME = f"{TINY}-r{RECIPE}"
+
+
+def _make_once(directory: Path) -> Path:
+    """Make the built-in model in `directory`; of several processes at once, one makes it and the others wait."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / _NAME
+    with _lock(directory / f".{_NAME}.lock"):
+        if not _usable(path):
+            # What is there is broken or was left by a killed process, and these names are ours alone.
+            for leftover in (path, *directory.glob(f".{_NAME}.*.partial")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            make_checkpoint(path, TINY, seed=0)
+    return path
+
+
+def _usable(path: Path) -> bool:
+    try:
+        validate_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; the system drops it if the process dies."""
+    try:
+        import fcntl
+    except ImportError:  # Not a POSIX system: the final rename is atomic, so at worst the work is done twice.
+        yield
+        return
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _private_temp_dir() -> Path:
+    """A directory for this user in the system's temp directory; a stranger's of that name is not used."""
+    owner = os.getuid() if hasattr(os, "getuid") else None
+    path = Path(tempfile.gettempdir()) / f"omnivoice-triton-{owner}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        if owner is None or (path.lstat().st_uid == owner and not path.is_symlink()):
+            return path
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="omnivoice-triton-"))
