@@ -1,0 +1,68 @@
+"""Split-K GEMM and the add + norm that sums its partials, against their twins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omnivoice_triton.kernels import engine_reference as ref
+from omnivoice_triton.kernels.gemm import GemmTile, triton_split_k
+from omnivoice_triton.kernels.packed_norm import triton_packed_add_norm
+
+
+def randn(*shape: int, seed: int, device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("m", "n", "k", "tile"),
+    [
+        (33, 48, 64, GemmTile(16, 16, 16, 2, 4, 2)),
+        (1, 40, 72, GemmTile(16, 32, 16, 3, 4, 1)),  # K not a multiple of the chunk, nor N of the block
+        (17, 16, 50, GemmTile(16, 16, 32, 4, 4, 2)),  # chunks of 13: odd, smaller than a block
+    ],
+)
+def test_partials_equal_twin(device: str, dtype: torch.dtype, m: int, n: int, k: int, tile: GemmTile) -> None:
+    x, w = randn(m, k, seed=0, device=device, dtype=dtype), randn(n, k, seed=1, device=device, dtype=dtype)
+    want, got = (torch.full((tile.splits, m, n), float("nan"), device=device) for _ in range(2))
+    ref.split_k(x, w, tile.splits, partials=want)
+    triton_split_k(x, w, tile, partials=got)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got.sum(0), x.float() @ w.float().T, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("partials", [None, 1, 3])
+@pytest.mark.parametrize("pick", [False, True])
+def test_add_norm_equals_twin(device: str, dtype: torch.dtype, partials: int | None, pick: bool) -> None:
+    rows, width = 7, 72
+    residual = randn(rows, width, seed=0, device=device, dtype=dtype)
+    weight = randn(width, seed=1, device=device, dtype=dtype)
+    if partials is None:
+        delta = randn(rows, width, seed=2, device=device, dtype=dtype)
+    else:
+        delta = randn(partials, rows, width, seed=2, device=device)
+    index = torch.tensor([6, 0, 3], dtype=torch.int32, device=device) if pick else None
+    results = []
+    for function in (ref.packed_add_norm, triton_packed_add_norm):
+        s = residual.clone()
+        y = torch.full((3 if pick else rows, width), float("nan"), dtype=dtype, device=device)
+        function(delta, s, weight, 1e-6, y=y, pick=index)
+        results.append((s, y))
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[dtype]
+    assert torch.equal(results[1][0], results[0][0])  # the sum has one rounding: no room to differ
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=tolerance, atol=tolerance)
+    if pick:
+        assert torch.equal(results[1][0], residual)
+
+
+def test_bad_input_names_the_fault(device: str) -> None:
+    x, w = randn(4, 16, seed=0, device=device), randn(8, 16, seed=1, device=device)
+    with pytest.raises(ValueError, match=r"wanted float32 \(2, 4, 8\)"):
+        triton_split_k(x, w, GemmTile(16, 16, 16, 2, 4, 1), partials=torch.zeros(1, 4, 8, device=device))
+    delta = torch.zeros(2, 3, 16, device=device)
+    with pytest.raises(ValueError, match=r"wanted float32 \(P, 4, 16\)"):
+        triton_packed_add_norm(delta, x, x[0].clone(), 1e-6, y=x.clone())
+    with pytest.raises(ValueError, match="wanted int32"):
+        triton_packed_add_norm(x, x.clone(), x[0].clone(), 1e-6, y=x[:1].clone(), pick=torch.tensor([0], device=device))
