@@ -58,19 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; no exception leaves, not even for `--help`.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    if not given:
-        parser.print_help(sys.stderr)
-        return BAD_INPUT
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # third parties': ours go through logging
-            args = parser.parse_args(fold_booleans(given))
-            code: int = args.run(args)
-            sys.stdout.flush()
-        return code
-    except SystemExit as stop:  # --help, --version
-        return stop.code if isinstance(stop.code, int) else OK
+        return _run(given)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -83,6 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), FAILED)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error} ({DEBUG}=1 shows where)", FAILED)
+
+
+def _run(given: list[str]) -> int:
+    parser = build_parser()
+    if not given:
+        parser.print_help(sys.stderr)
+        return BAD_INPUT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third parties': ours go through logging
+        try:
+            args = parser.parse_args(fold_booleans(given))
+            code: int = args.run(args)
+        except SystemExit as stop:  # --help, --version
+            code = stop.code if isinstance(stop.code, int) else OK
+    sys.stdout.flush()
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:
