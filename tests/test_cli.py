@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +19,21 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnivoice_triton import DownloadError, GenerationOptions, NotEnoughMemory, __version__, checkpoint
+from omnivoice_triton import DownloadError, GenerationOptions, NotEnoughMemory, Speech, __version__, checkpoint
 from omnivoice_triton.cli import VERBS, build_parser, console, flags, main, text
 from omnivoice_triton.models.runner import BaseRunner
 
 HAS_GPU = torch.cuda.is_available()
 FAST = ["--num-step", "2", "--duration", "0.5", "--mode", "base"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The tiny model is too small for threads: beside other work on the machine they triple the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Outcome(NamedTuple):
@@ -202,6 +211,7 @@ def test_the_built_in_model_is_the_default(tmp_path: Path) -> None:
     """As a process of its own, to see what a user sees: no bars, no foreign warnings."""
     command = [sys.executable, "-m", "omnivoice_triton", "say", "Hello.", "-o", "x.wav", *FAST]
     environ = {k: v for k, v in os.environ.items() if k not in ("OMNIVOICE_TRITON_MODEL", "PYTHONWARNINGS")}
+    environ["OMP_NUM_THREADS"] = "1"
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
@@ -209,6 +219,41 @@ def test_the_built_in_model_is_the_default(tmp_path: Path) -> None:
     (notice,) = done.stderr.splitlines()
     assert "random weights" in notice
     assert soundfile.info(tmp_path / "x.wav").frames > 6_000
+
+
+def test_every_flag_reaches_the_runner(
+    run: Run, model: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def load(self: BaseRunner) -> None:
+        seen["runner"] = (self.mode.name, self.device, self.dtype, self.graph_budget_mb, self.model_id)
+
+    def create_voice(self: BaseRunner, audio: Any, transcript: str, *, preprocess_prompt: bool) -> str:
+        seen["voice"] = (audio[1], audio[0].shape, transcript, preprocess_prompt)
+        return "a voice"
+
+    def generate(self: BaseRunner, text: str, language: str, **rest: Any) -> Speech:
+        seen["generate"] = {"text": text, "language": language, **rest}
+        return Speech(np.zeros(2400, np.float32), 24_000, time_s=0.5, seed=rest["seed"], mode="base")
+
+    for method in (load, create_voice, generate):
+        monkeypatch.setattr(BaseRunner, "load_model" if method is load else method.__name__, method)
+    options = GenerationOptions(3, 1.5, 0.2, 4.0, 6.0, 0.5, False, False, False, 10.0, 20.0, 0.2, 0.3)
+    argv: list[object] = []
+    for name, value in vars(options).items():
+        flag = name.replace("_", "-")
+        argv += [f"--no-{flag}"] if value is False else [f"--{flag}", value]
+    argv += ["--device", "cpu", "--dtype", "bf16", "--graph-budget-mb", 77, "--mode", "base", "--model", model]
+    argv += ["--language", "en", "--ref-audio", reference, "--ref-text", "A tone.", "--seed", 11]
+    argv += ["--duration", 4, "--speed", 1.25, "--normalize-text"]
+    done = run("say", "Hello.", "-o", tmp_path / "x.wav", *argv)
+    assert done.out == f"base on cpu: 0.10 s of audio in 500 ms, 0.20x real time, seed 11: {tmp_path / 'x.wav'}\n"
+    assert seen["runner"] == ("base", "cpu", torch.bfloat16, 77, model)
+    assert seen["voice"] == (24_000, (1, 48_000), "A tone.", False)
+    expected = {"text": "Hello.", "language": "en", "instruct": None, "voice": "a voice", "seed": 11, "progress": None}
+    expected |= {"duration": 4.0, "speed": 1.25, "normalize_text": True}
+    assert seen["generate"] == {**expected, **vars(options)}
 
 
 # What is refused before a model is loaded

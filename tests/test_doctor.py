@@ -136,6 +136,15 @@ class TestDefaultModel:
         assert (found["name"], found["from"]) == (str(model), doctor.MODEL_VARIABLE)
         assert (found["weights"], found["problem"]) == ("random-tiny", None)
 
+    @pytest.mark.parametrize(("named", "weights"), [("tiny", "random-tiny"), ("./no/such/folder", None)])
+    def test_what_is_no_hub_id_is_looked_for_here(
+        self, monkeypatch: pytest.MonkeyPatch, named: str, weights: str | None
+    ) -> None:
+        monkeypatch.setenv(doctor.MODEL_VARIABLE, named)
+        found = doctor.default_model()
+        assert found["weights"] == weights
+        assert found["problem"] is None if weights else "does not exist" in found["problem"]
+
     def test_a_damaged_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = checkpoint.make_checkpoint(tmp_path / "mine", "tiny", seed=3)
         (model / "config.json").unlink()
@@ -146,7 +155,7 @@ class TestDefaultModel:
         def download(*args: Any, **kwargs: Any) -> None:
             raise AssertionError("the doctor downloads")
 
-        monkeypatch.setattr(checkpoint, "resolve_model", download)
+        monkeypatch.setattr(doctor, "resolve_model", download)
         monkeypatch.setenv(doctor.MODEL_VARIABLE, "somebody/something-not-cached")
         found = doctor.default_model()
         assert found["weights"] is None
@@ -156,7 +165,7 @@ class TestDefaultModel:
         def fail(*args: Any, **kwargs: Any) -> None:
             raise CheckpointError("the cache can't be written")
 
-        monkeypatch.setattr(checkpoint, "resolve_model", fail)
+        monkeypatch.setattr(doctor, "resolve_model", fail)
         assert doctor.default_model()["problem"] == "the cache can't be written"
 
 

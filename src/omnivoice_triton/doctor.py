@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.checkpoint import cache_dir, checkpoint_kind, resolve_model
+from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE, TINY
 from omnivoice_triton.config import AUTO, HUB_MODEL_ID, MODES
 from omnivoice_triton.speech import OmniVoiceTritonError
-
-MODEL_VARIABLE = "OMNIVOICE_TRITON_MODEL"
 
 _REQUIRED = ("torch", "torchaudio", "transformers", "soundfile", "omnivoice")
 
@@ -109,14 +111,13 @@ def default_model() -> dict[str, Any]:
         "problem": None,
         "hub_cached": hub_cached(HUB_MODEL_ID),
     }
-    if named and not Path(named).is_dir() and not hub_cached(named):
+    is_hub_id = named and named != TINY and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", named) and not Path(named).exists()
+    if is_hub_id and not hub_cached(str(named)):
         found["problem"] = "not on this machine yet: the first use downloads it"
         return found
     try:
-        from omnivoice_triton.checkpoint import checkpoint_kind, resolve_model
-
         found["weights"] = checkpoint_kind(resolve_model(None))
-    except (OmniVoiceTritonError, ImportError, OSError) as error:
+    except (OmniVoiceTritonError, OSError) as error:
         found["problem"] = _one_line(error)
     return found
 
@@ -134,13 +135,13 @@ def hub_cached(repository: str, file: str = "model.safetensors") -> bool:
 def caches() -> dict[str, dict[str, Any]]:
     """Where weights and compiled kernels are kept: `path` and `free_gib` on that disk."""
     folders: dict[str, Path] = {}
-    try:
+    with suppress(OmniVoiceTritonError):  # a user without a home directory
+        folders["models"] = cache_dir()
+    with suppress(ImportError):
         from huggingface_hub.constants import HF_HUB_CACHE
 
         folders["hub"] = Path(HF_HUB_CACHE)
-    except ImportError:
-        pass
-    folders["triton"] = Path(os.environ.get("TRITON_CACHE_DIR") or Path.home() / ".triton" / "cache")
+    folders["triton"] = Path(os.environ.get("TRITON_CACHE_DIR") or Path("~/.triton/cache").expanduser())
     found = {}
     for name, folder in folders.items():
         existing = next((part for part in (folder, *folder.parents) if part.exists()), None)

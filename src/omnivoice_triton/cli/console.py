@@ -29,34 +29,42 @@ class Console:
             print(f"omnivoice-triton: {' '.join(message.split())}", file=sys.stderr)
 
     @contextmanager
-    def calm(self) -> Iterator[None]:
-        """Within the block third parties keep quiet, download bars excepted; our warnings and upstream's are one line.
-
-        Imports transformers, so it belongs behind the checks that need nothing heavy.
-        """
-        import huggingface_hub.utils as hub
-        from transformers.utils import logging as transformers_logging
-
+    def logs(self) -> Iterator[None]:
+        """Within the block our warnings and upstream's are notices of one line, and third parties' are not shown."""
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_OneLine())
         ours = [logging.getLogger(name) for name in _OURS]
         chatty = [logging.getLogger(name) for name in _CHATTY]
         levels = [(logger, logger.level) for logger in (*ours, *chatty)]
-        loading_bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
         for logger in ours:
             logger.addHandler(handler)
             logger.setLevel(self._level())
         for logger in chatty:
             logger.setLevel(logging.ERROR)
         try:
-            transformers_logging.disable_progress_bar()  # the hub's too
-            if self.bars:
-                hub.enable_progress_bars()
             yield
         finally:
             for logger, level in levels:
                 logger.setLevel(level)
                 logger.removeHandler(handler)
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """`logs`, and no bars of third parties but the hub's, for downloads.
+
+        Imports transformers, so it belongs behind the checks that need nothing heavy.
+        """
+        import huggingface_hub.utils as hub
+        from transformers.utils import logging as transformers_logging
+
+        loading_bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+        try:
+            transformers_logging.disable_progress_bar()  # the hub's too
+            if self.bars:
+                hub.enable_progress_bars()
+            with self.logs():
+                yield
+        finally:
             if loading_bars:
                 transformers_logging.enable_progress_bar()
             (hub.enable_progress_bars if hub_bars else hub.disable_progress_bars)()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from omnivoice_triton.cli.console import Console
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `doctor`."""
@@ -16,6 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from omnivoice_triton.bench.environment import describe
     from omnivoice_triton.doctor import examine, render
 
-    report = examine(describe())
+    with Console().logs():
+        report = examine(describe())
     print(json.dumps(report) if args.json else render(report))
     return 0 if report["ok"] else 1

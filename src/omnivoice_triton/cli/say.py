@@ -172,6 +172,7 @@ def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
     """Load the model, speak, write; the record of what was done."""
     from omnivoice_triton.audio_files import read_reference
     from omnivoice_triton.checkpoint import checkpoint_kind, is_random, resolve_model
+    from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
     from omnivoice_triton.models.registry import create_runner
     from omnivoice_triton.models.request import check_instruct, load_voice
     from omnivoice_triton.models.seeding import resolve_seed
@@ -215,7 +216,7 @@ def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
         return {
             "output": str(job.output),
             **figures(speech, runner),
-            "model": args.model or os.environ.get("OMNIVOICE_TRITON_MODEL") or "built-in",
+            "model": args.model or os.environ.get(MODEL_VARIABLE) or "built-in",
             "weights": checkpoint_kind(model),
             "load_s": loaded - start,
             "voice_s": encoded - loaded,
