@@ -96,8 +96,9 @@ def _quantise_blocks(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Whole numbers and scales (B, H, n) of x (B, H, n * block, D), one scale per block of rows."""
     batch, heads, rows, _ = x.shape
     amax = x.abs().reshape(batch, heads, rows // block, -1).amax(-1).clamp(min=1e-30)
-    inverse = (127.0 / amax).repeat_interleave(block, 2)[..., None]
-    return torch.floor(x * inverse + 0.5), amax / 127.0
+    most = torch.full_like(amax, 127.0)  # a tensor: PyTorch divides by (or into) a number through a reciprocal
+    inverse = (most / amax).repeat_interleave(block, 2)[..., None]
+    return torch.floor(x * inverse + 0.5), amax / most
 
 
 def int8_qk_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, scale: float | None = None) -> Tensor:
@@ -147,9 +148,10 @@ def snake(
     residual: Tensor | None = None,
     lengths: Tensor | None = None,
     rate: int = 1,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Twin of `triton_snake`: x and residual (B, C, T), alpha and bias (C,), lengths (B,)."""
-    return add_snake(x, alpha, bias=bias, residual=residual, lengths=lengths, rate=rate)[1]
+    return _add_snake(x, alpha, bias, residual, lengths, rate)[1].to(dtype or x.dtype)
 
 
 def add_snake(
@@ -162,6 +164,13 @@ def add_snake(
     rate: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Twin of `triton_add_snake`: (sum, y), rounded once each, at the end."""
+    total, y = _add_snake(x, alpha, bias, residual, lengths, rate)
+    return total.to(x.dtype), y.to(x.dtype)
+
+
+def _add_snake(
+    x: Tensor, alpha: Tensor, bias: Tensor | None, residual: Tensor | None, lengths: Tensor | None, rate: int
+) -> tuple[Tensor, Tensor]:
     total, column = x.to(_wide(x.dtype)), alpha[:, None]
     if bias is not None:
         total = total + bias[:, None]
@@ -171,4 +180,4 @@ def add_snake(
     if lengths is not None:
         beyond = torch.arange(x.shape[-1], device=x.device) >= (lengths * rate)[:, None]
         y = y.masked_fill_(beyond[:, None, :], 0.0)
-    return total.to(x.dtype), y.to(x.dtype)
+    return total, y
