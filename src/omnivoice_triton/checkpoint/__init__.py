@@ -9,7 +9,7 @@ None of this imports torch.
 
 from omnivoice_triton.checkpoint.files import LAYOUT
 from omnivoice_triton.checkpoint.make import DTYPES, SIZES, make_checkpoint
-from omnivoice_triton.checkpoint.resolve import cache_dir, resolve_model
+from omnivoice_triton.checkpoint.resolve import cache_dir, cached_checkpoint, resolve_model
 from omnivoice_triton.checkpoint.validate import (
     SPECIAL_TOKENS,
     checkpoint_kind,
@@ -24,6 +24,7 @@ __all__ = [
     "SIZES",
     "SPECIAL_TOKENS",
     "cache_dir",
+    "cached_checkpoint",
     "checkpoint_kind",
     "is_random",
     "make_checkpoint",

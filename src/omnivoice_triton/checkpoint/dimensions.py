@@ -70,7 +70,7 @@ class CodecDims:
     units: int
     """Residual units in each semantic block."""
     semantic_strides: tuple[int, ...]
-    channel_ratios: tuple[float, ...]
+    channel_ratios: tuple[int, ...]
     semantic: SemanticDims
 
 
@@ -134,7 +134,7 @@ def read_codec(config: Mapping[str, Any], source: str = "audio_tokenizer/config.
     decoder_width = acoustic.count("decoder_hidden_size")
     if decoder_width % 2 ** len(up):
         acoustic.fail(f"decoder_hidden_size={decoder_width} can't be halved {len(up)} times")
-    strides, ratios = top.counts("strides", (1, 1)), top.numbers("channel_ratios", (1.0, 1.0))
+    strides, ratios = top.counts("strides", (1, 1)), top.counts("channel_ratios", (1, 1))
     if len(strides) != len(ratios):
         top.fail(f"strides={list(strides)} and channel_ratios={list(ratios)} differ in length")
     semantic = _read_semantic(top, rate_hz, hop)
@@ -249,8 +249,8 @@ class _Section:
             self.fail(f"{name} must be a list of whole numbers of at least 1, not {value!r}")
         return tuple(value)
 
-    def numbers(self, name: str, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
-        value = self._get(name, default)
+    def numbers(self, name: str) -> tuple[float, ...]:
+        value = self._get(name, None)
         if (
             not isinstance(value, list | tuple)
             or not value

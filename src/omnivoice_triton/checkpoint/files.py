@@ -7,6 +7,7 @@ tokenizer) in `audio_tokenizer/`.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,11 @@ class TensorSpec(NamedTuple):
         for extent in self.shape:
             size *= extent
         return size
+
+
+def expand(path: str | Path) -> Path:
+    """The path with a leading ~ replaced; one that can't be is left as it is, to be reported as missing."""
+    return Path(os.path.expanduser(path))
 
 
 def missing_files(directory: Path) -> list[str]:

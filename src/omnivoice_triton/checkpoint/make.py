@@ -65,7 +65,7 @@ def make_checkpoint(
     if not str(path):
         raise InputError("no directory given: say where the checkpoint is to be written")
     # A link to a directory stays a link: the directory behind it is replaced.
-    target = Path(path).expanduser().resolve()
+    target = files.expand(path).resolve()
     try:
         replace = _check_target(target, force)
         plan = _Plan(size, seed, dtype)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from omnivoice_triton.checkpoint.files import expand
 from omnivoice_triton.checkpoint.hub import download
-from omnivoice_triton.checkpoint.make import make_checkpoint
+from omnivoice_triton.checkpoint.make import SIZES, make_checkpoint
 from omnivoice_triton.checkpoint.validate import validate_checkpoint
 from omnivoice_triton.checkpoint.weights import RECIPE
 from omnivoice_triton.speech import CheckpointError, InputError
@@ -39,11 +40,11 @@ def resolve_model(model: str | Path | None = None) -> Path:
     if model is None:
         model = os.environ.get(MODEL_VARIABLE) or TINY
     if model == TINY:  # A directory of that name is ./tiny.
-        return _built_in()
-    path = Path(model).expanduser()
-    if not path.is_dir():
+        return cached_checkpoint(TINY)
+    path = expand(model)
+    if not str(model) or not path.is_dir():
         if not isinstance(model, str) or _is_path(model):
-            state = "is a file, not a directory" if path.exists() else "does not exist"
+            state = "is a file, not a directory" if path.is_file() else "does not exist"
             raise CheckpointError(
                 f"the model directory {str(model)!r} {state}: give a directory such as `omnivoice-triton "
                 f"make-checkpoint DIR` writes, or a hub id such as k2-fsa/OmniVoice"
@@ -54,44 +55,57 @@ def resolve_model(model: str | Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """Where the built-in model is kept: $OMNIVOICE_TRITON_CACHE, else the user's cache directory."""
+    """Where the built-in model is kept: $OMNIVOICE_TRITON_CACHE, else the user's cache directory.
+
+    Raises:
+        InputError: this user has no home directory.
+    """
     if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
+        return expand(own)
     base = os.environ.get("XDG_CACHE_HOME")
     if base and Path(base).is_absolute():  # The XDG specification ignores relative ones.
         return Path(base) / "omnivoice-triton"
-    return Path("~/.cache/omnivoice-triton").expanduser()
+    try:
+        return Path.home() / ".cache" / "omnivoice-triton"
+    except RuntimeError as error:
+        raise InputError(f"no home directory to keep models in: set {CACHE_VARIABLE}") from error
+
+
+def cached_checkpoint(size: str = TINY) -> Path:
+    """The random checkpoint of that size (seed 0, float32) in the cache directory, made on first use.
+
+    Where that directory can't be written, a directory of this user's in the system's temp directory takes its place,
+    with a warning in the log.
+
+    Raises:
+        InputError: unknown size, or no space for it anywhere.
+    """
+    if size not in SIZES:
+        raise InputError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
+    name = f"{size}-r{RECIPE}"  # The number makes a new release leave an old one's weights alone.
+    try:
+        directory = cache_dir()
+        return directory / name if _usable(directory / name) else _make_once(directory, name, size)
+    except (OSError, InputError) as error:
+        fallback = _private_temp_dir()
+        logger.warning("%s: the %s checkpoint is kept in %s instead", error, size, fallback)
+        return fallback / name if _usable(fallback / name) else _make_once(fallback, name, size)
 
 
 def _is_path(model: str) -> bool:
     return not model or model[0] in (os.sep, ".", "~") or "\\" in model or model.count("/") > 1 or Path(model).exists()
 
 
-def _built_in() -> Path:
-    directory = cache_dir()
-    if _usable(directory / _NAME):
-        return directory / _NAME
-    try:
-        return _make_once(directory)
-    except (OSError, InputError) as error:
-        fallback = _private_temp_dir()
-        logger.warning("%s: the built-in model is kept in %s instead", error, fallback)
-        return fallback / _NAME if _usable(fallback / _NAME) else _make_once(fallback)
-
-
-_NAME = f"{TINY}-r{RECIPE}"
-
-
-def _make_once(directory: Path) -> Path:
-    """Make the built-in model in `directory`; of several processes at once, one makes it and the others wait."""
+def _make_once(directory: Path, name: str, size: str) -> Path:
+    """Make a checkpoint in `directory`; of several processes at once, one makes it and the others wait."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / _NAME
-    with _lock(directory / f".{_NAME}.lock"):
+    path = directory / name
+    with _lock(directory / f".{name}.lock"):
         if not _usable(path):
             # What is there is broken or was left by a killed process, and these names are ours alone.
-            for leftover in (path, *directory.glob(f".{_NAME}.*.partial")):
+            for leftover in (path, *directory.glob(f".{name}.*.partial")):
                 shutil.rmtree(leftover, ignore_errors=True)
-            make_checkpoint(path, TINY, seed=0)
+            make_checkpoint(path, size, seed=0)
     return path
 
 

@@ -116,7 +116,7 @@ def _acoustic_decoder(table: _Table, dims: CodecDims) -> None:
 
 def _semantic_coder(table: _Table, dims: CodecDims) -> None:
     hidden = dims.semantic.hidden
-    widths = [int(hidden * ratio) for ratio in dims.channel_ratios]
+    widths = [hidden * ratio for ratio in dims.channel_ratios]
     table.add("encoder_semantic.conv.weight", hidden, hidden, dims.kernel)
     for index, (stride, before, after) in enumerate(
         zip(dims.semantic_strides, [hidden, *widths], widths, strict=False)

@@ -42,7 +42,7 @@ def validate_checkpoint(path: str | Path) -> None:
     Raises:
         CheckpointError: it is not; the message is one line that names the first fault and what to do.
     """
-    directory = Path(path).expanduser()
+    directory = files.expand(path)
     if not directory.is_dir():
         state = "is not a directory" if directory.exists() else "does not exist"
         raise CheckpointError(f"{directory} {state}: a model is a directory such as `make-checkpoint DIR` writes")
@@ -69,7 +69,7 @@ def checkpoint_kind(path: str | Path) -> str:
     Raises:
         CheckpointError: config.json can't be read.
     """
-    marker = files.read_json(Path(path).expanduser() / files.CONFIG).get(files.MARKER)
+    marker = files.read_json(files.expand(path) / files.CONFIG).get(files.MARKER)
     if not isinstance(marker, Mapping):
         return "real"
     return f"{marker.get('weights', 'unknown')}-{marker.get('size', 'unknown')}"
@@ -81,13 +81,13 @@ def is_random(path: str | Path) -> bool:
 
 
 def parameter_bytes(path: str | Path, dtype: object = "float32") -> dict[str, int]:
-    """Bytes that the weights take once loaded: `lm` at `dtype` (a name or a torch.dtype), `codec` in float32, `total`.
+    """Bytes that the weights take once loaded: `lm` at `dtype` (a name or a torch.dtype), `codec` in float32.
 
     Raises:
         InputError: no floating-point dtype of that name.
         CheckpointError: a file is missing or unreadable.
     """
-    directory = Path(path).expanduser()
+    directory = files.expand(path)
     missing = files.missing_files(directory)
     if missing:
         raise CheckpointError(f"{directory} lacks {missing[0]}: {REMEDY}")
@@ -100,8 +100,7 @@ def parameter_bytes(path: str | Path, dtype: object = "float32") -> dict[str, in
         specs = files.read_headers(model).values()
         return sum(spec.size * (width if spec.dtype in _FLOATS else ITEM_BYTES.get(spec.dtype, 8)) for spec in specs)
 
-    lm, codec = count(directory, widths[name]), count(directory / files.CODEC_DIR, widths["float32"])
-    return {"lm": lm, "codec": codec, "total": lm + codec}
+    return {"lm": count(directory, widths[name]), "codec": count(directory / files.CODEC_DIR, widths["float32"])}
 
 
 def _check_tokenizer(directory: Path, text_vocab: int) -> None:
