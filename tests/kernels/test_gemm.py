@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from omnivoice_triton.kernels import engine_reference as ref
-from omnivoice_triton.kernels.gemm import GemmTile, triton_split_k
+from omnivoice_triton.kernels.gemm import triton_split_k
 from omnivoice_triton.kernels.packed_norm import triton_packed_add_norm
+from omnivoice_triton.kernels.tiles import GemmTile
 
 
 def randn(*shape: int, seed: int, device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -26,7 +27,7 @@ def randn(*shape: int, seed: int, device: str, dtype: torch.dtype = torch.float3
 def test_partials_equal_twin(device: str, dtype: torch.dtype, m: int, n: int, k: int, tile: GemmTile) -> None:
     x, w = randn(m, k, seed=0, device=device, dtype=dtype), randn(n, k, seed=1, device=device, dtype=dtype)
     want, got = (torch.full((tile.splits, m, n), float("nan"), device=device) for _ in range(2))
-    ref.split_k(x, w, tile.splits, partials=want)
+    ref.split_k(x, w, tile, partials=want)
     triton_split_k(x, w, tile, partials=got)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(got.sum(0), x.float() @ w.float().T, rtol=1e-3, atol=1e-3)

@@ -7,7 +7,8 @@ import torch
 
 from omnivoice_triton.kernels import engine_reference as ref
 from omnivoice_triton.kernels.qkv import triton_qk_norm_rope_packed
-from omnivoice_triton.kernels.varlen_attention import VarlenTile, triton_varlen_attention, varlen_tile
+from omnivoice_triton.kernels.tiles import VarlenTile, varlen_tile
+from omnivoice_triton.kernels.varlen_attention import triton_varlen_attention
 
 from .packed import Packed, make_packed
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from omnivoice_triton.kernels import tables as t
+from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile
 
 POSITION_STREAM = 0
 CLASS_STREAM = 1
@@ -81,7 +82,7 @@ def varlen_attention(
     q_heads: int,
     kv_heads: int,
     scale: float,
-    tile: object,
+    tile: VarlenTile,
     out: torch.Tensor,
 ) -> None:
     """Twin of `varlen_attention.triton_varlen_attention`; `tile` changes nothing here."""
@@ -126,10 +127,10 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor, *, out: torch.Tensor) -> None:
     torch.mul(F.silu(gate), up, out=out)
 
 
-def split_k(x: torch.Tensor, weight: torch.Tensor, splits: int, *, partials: torch.Tensor) -> None:
+def split_k(x: torch.Tensor, weight: torch.Tensor, tile: GemmTile, *, partials: torch.Tensor) -> None:
     """Twin of `gemm.triton_split_k`: partial products over equal chunks of K, in fp32."""
-    chunk = -(-x.shape[1] // splits)
-    for p in range(splits):
+    chunk = -(-x.shape[1] // tile.splits)
+    for p in range(tile.splits):
         at = slice(p * chunk, (p + 1) * chunk)
         partials[p] = x[:, at].float() @ weight[:, at].float().T
 
@@ -151,7 +152,8 @@ def philox_uniform(
         high1, low1 = _multiply(0xCD9E8D57, c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + 0x9E3779B9) & word, (k1 + 0xBB67AE85) & word
-    return (c0 >> 8).to(torch.float32) * 2.0**-24
+    u: torch.Tensor = (c0 >> 8).to(torch.float32) * 2.0**-24
+    return u
 
 
 def _multiply(a: int, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,15 +12,13 @@ The grid is fixed by the table's length; unused entries return at once. Rows of 
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch, tables
 from omnivoice_triton.kernels.launch import loop_bound, round_to
+from omnivoice_triton.kernels.tiles import VarlenTile
 
 _WIDTH = tl.constexpr(tables.TILE_WIDTH)
 _START = tl.constexpr(tables.TILE_START)
@@ -85,29 +83,6 @@ def _varlen_attention_kernel(
     out_at = (start + query) * (HQ * D) + head * D
     out = round_to(acc / total[:, None], out_ptr.dtype.element_ty)
     tl.store(out_ptr + out_at[:, None] + d[None, :], out, mask=q_mask)
-
-
-class VarlenTile(NamedTuple):
-    """How the kernel cuts: `rows` query positions a tile (what tile tables are made for), `block_n` keys at a time."""
-
-    rows: int
-    block_n: int
-    num_warps: int
-    num_stages: int
-
-
-@lru_cache(maxsize=64)
-def varlen_tile(head_dim: int, group: int, itemsize: int, capability: int) -> VarlenTile:
-    """The tile for a head size, query heads per key head, bytes per value and compute capability (75, 90, …).
-
-    Below 8.0 Triton has no matrix instructions: tiles there are small enough for products in registers, without spills
-    (204 registers) and in 32 KB of shared memory. From 8.0 up the 16-bit tile takes 80 KB, which every GPU has.
-    """
-    if itemsize >= 4 or head_dim > 128:
-        return VarlenTile(max(1, 16 // group), 32, 4, 1)
-    if capability < 80:
-        return VarlenTile(max(1, 32 // group), 32, 8, 1)
-    return VarlenTile(max(1, 64 // group), 64, 4, 2)
 
 
 def triton_varlen_attention(

@@ -1,0 +1,95 @@
+"""The language model on packed rows: from tables and tokens to the logits of the frames being decoded.
+
+Per layer: fused QKV GEMM; split, QK-norm and RoPE in one kernel; attention within segments; o GEMM; add + norm; fused
+gate and up GEMM; SwiGLU; down GEMM; add + norm with the next layer's weight. The last norm and the audio heads run on
+the frames' rows only. Values are rounded where transformers' Qwen3 rounds them (model of OmniVoice 0.2.1).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from omnivoice_triton.engine.layout import Bucket
+from omnivoice_triton.engine.ops import Ops
+from omnivoice_triton.engine.tiles import Tiles
+from omnivoice_triton.engine.weights import BackboneWeights
+from omnivoice_triton.engine.workspace import Activations, Workspace
+
+
+class Backbone:
+    """Runs the network into preallocated buffers: no allocation, no host read, so that a graph can hold it.
+
+    Args:
+        weights: of the model.
+        ops: the back end.
+        tiles: tile choices.
+        max_rows: rows of the largest bucket.
+    """
+
+    def __init__(self, weights: BackboneWeights, ops: Ops, tiles: Tiles, max_rows: int) -> None:
+        self.weights = weights
+        self.ops = ops
+        self.tiles = tiles
+        partials = tiles.partial_floats(max_rows, weights.shape.hidden)
+        self.workspace = Workspace(weights.shape, max_rows, partials, weights.dtype, weights.device)
+        # No segment is longer than all rows together.
+        self._cos, self._sin = weights.rotary_tables(max_rows)
+
+    def run(
+        self, bucket: Bucket, tables: dict[str, torch.Tensor], prompt: torch.Tensor, canvas: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits [R, C * Va] of the head rows, in a buffer that the next call overwrites.
+
+        Args:
+            bucket: the launch shape.
+            tables: its `rows`, `heads` and `tiles` on the device.
+            prompt: [P, H] embedded prompt rows.
+            canvas: [F, C] int32 tokens of every frame.
+        """
+        w, ops = self.weights, self.ops
+        s, eps = w.shape, w.shape.eps
+        a = self.workspace.views(bucket.rows)
+        attention_tile = self.tiles.for_attention(bucket.rows)
+        first = w.layers[0].input_norm
+        ops.embed_rows(tables["rows"], prompt, canvas, w.audio_embedding, first, eps, x=a.x, y=a.y)
+        for index, layer in enumerate(w.layers):
+            torch.mm(a.y, layer.qkv.t(), out=a.qkv)
+            ops.qk_norm_rope(
+                a.qkv,
+                tables["rows"],
+                self._cos,
+                self._sin,
+                layer.q_norm,
+                layer.k_norm,
+                eps,
+                q_heads=s.q_heads,
+                kv_heads=s.kv_heads,
+            )
+            ops.attention(
+                a.qkv,
+                tables["tiles"],
+                q_heads=s.q_heads,
+                kv_heads=s.kv_heads,
+                scale=s.head_dim**-0.5,
+                tile=attention_tile,
+                out=a.attended,
+            )
+            ops.add_norm(self._project("o", a.attended, layer.o, a), a.x, layer.post_norm, eps, y=a.y)
+            torch.mm(a.y, layer.gate_up.t(), out=a.gate_up)
+            ops.swiglu(a.gate_up[:, : s.intermediate], a.gate_up[:, s.intermediate :], out=a.activated)
+            delta = self._project("down", a.activated, layer.down, a)
+            if index + 1 < s.layers:
+                ops.add_norm(delta, a.x, w.layers[index + 1].input_norm, eps, y=a.y)
+            else:
+                ops.add_norm(delta, a.x, w.final_norm, eps, y=a.y, pick=tables["heads"])
+        return torch.mm(a.y, w.audio_heads.t(), out=a.logits)
+
+    def _project(self, name: str, x: torch.Tensor, weight: torch.Tensor, a: Activations) -> torch.Tensor:
+        """x times weightᵀ as [R, H], or as fp32 partial sums [P, R, H] where the tile table says so."""
+        rows, width = x.shape[0], weight.shape[0]
+        tile = self.tiles.for_gemm(name, rows)
+        if tile is None:
+            return torch.mm(x, weight.t(), out=a.delta)
+        partials = a.partials[: tile.splits * rows * width].view(tile.splits, rows, width)
+        self.ops.split_k(x, weight, tile, partials=partials)
+        return partials
