@@ -46,5 +46,34 @@ lint: $(READY) ## ruff
 types: $(READY) ## mypy --strict on src
 	$(BIN)/mypy
 
+# On a machine that has its own torch, run these with PY=python3 (and PYTHONPATH=src).
+PY ?= $(BIN)/python
+GPU_READY := $(if $(filter $(BIN)/python,$(PY)),$(READY))
+
+test-gpu: $(GPU_READY) ## every test, kernels compiled: needs a GPU
+	$(PY) -m pytest -q --results $(RESULTS)/test-gpu.json
+
+test-parity: $(GPU_READY) ## tier 2: hidden states and logits of each mode against base
+	$(PY) -m omnivoice_triton.verify.parity --json $(RESULTS)/parity.json
+
+smoke-test: $(GPU_READY) ## tier 3, quick: each mode speaks in each voice
+	$(PY) -m omnivoice_triton.verify.smoke --json $(RESULTS)/smoke.json
+
+verify: test-gpu test-parity smoke-test ## all three tiers
+
+bench-kernels: $(GPU_READY) ## each kernel beside PyTorch
+	$(PY) -m omnivoice_triton.bench.kernels --json $(RESULTS)/kernels.json
+
+bench-speed: $(GPU_READY) ## each mode beside base, end to end
+	$(PY) -m omnivoice_triton.bench.speed --json $(RESULTS)/speed.json
+
+soak: $(GPU_READY) ## 200 utterances of different lengths: memory stays under the budget
+	$(PY) -m omnivoice_triton.bench.soak --json $(RESULTS)/soak.json
+
+sanitize: $(GPU_READY) ## compute-sanitizer memcheck on every kernel test
+	$(PY) -m omnivoice_triton.verify.sanitize --json $(RESULTS)/sanitizer.json
+
+bench: bench-kernels bench-speed soak ## all benchmarks
+
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from pathlib import Path
 
 import torch
 
@@ -19,6 +21,28 @@ import pytest  # noqa: E402
 def device() -> str:
     """Where kernels run: compiled on the GPU, or interpreted on the CPU."""
     return "cuda" if HAS_GPU else "cpu"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--results FILE`: what ran and how it ended, stamped, as JSON."""
+    parser.addoption("--results", default=None, type=Path, help="write the outcome to this JSON file")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write `--results`."""
+    path = session.config.getoption("--results")
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if path is None or reporter is None:
+        return
+    from omnivoice_triton.evidence import write_json
+
+    counts = {
+        outcome: sum(getattr(report, "when", "call") == "call" for report in reporter.stats.get(outcome, []))
+        for outcome in ("passed", "failed", "skipped", "error")
+    }
+    files = Counter(report.nodeid.split("::")[0] for report in reporter.stats.get("passed", []))
+    failed = [report.nodeid for report in reporter.stats.get("failed", []) + reporter.stats.get("error", [])]
+    write_json(path, "tests", None, {**counts, "failures": failed, "results": dict(sorted(files.items()))})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -309,6 +309,7 @@ REFERENCE_FAULTS = {
     "corrupt.wav": "can't read",
     "text.wav": "can't read",
     "picture.png": "can't read",
+    "noise.mp3": "can't read",
     "nan.wav": "NaN",
 }
 OUTPUT_FAULTS = {
@@ -331,6 +332,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Path) -> P
     (tmp_path / "corrupt.wav").write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt \xff\xff" + bytes(range(256)) * 4)
     (tmp_path / "text.wav").write_text("I am no audio. " * 50, encoding="utf-8")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    (tmp_path / "noise.mp3").write_bytes(b"\xff\xfb\x90\x64" + bytes(range(1, 256)) * 8)
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "bad.pt").write_bytes(b"no voice")
     soundfile.write(tmp_path / "silent.wav", np.zeros(48_000), 24_000)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import omnivoice_triton
-from omnivoice_triton.bench import environment
+from omnivoice_triton import environment
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -71,7 +71,7 @@ def git(folder: Path, *words: str) -> None:
 
 
 def test_dirty_means_the_sources_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "src" / "omnivoice_triton" / "bench"
+    package = tmp_path / "src" / "omnivoice_triton"
     package.mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text("", encoding="utf-8")
     (package / "environment.py").write_text("", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_dirty_means_the_sources_differ(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Somebody else's repository, with our package in a virtual environment inside it.
-    package = tmp_path / ".venv" / "site-packages" / "omnivoice_triton" / "bench"
+    package = tmp_path / ".venv" / "site-packages" / "omnivoice_triton"
     package.mkdir(parents=True)
     git(tmp_path, "init", "-q")
     (tmp_path / "pyproject.toml").write_text("", encoding="utf-8")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class PatchHandle:
@@ -28,7 +32,7 @@ class PatchHandle:
         while self._undo:
             self._undo.pop()()
 
-    def __enter__(self) -> PatchHandle:
+    def __enter__(self) -> Self:
         """Use as `with apply_triton_kernels(model.llm): …`."""
         return self
 

@@ -53,9 +53,10 @@ class TritonQwen3RMSNorm(TritonRMSNorm, Qwen3RMSNorm):  # type: ignore[misc]
     """Qwen3RMSNorm run by the Triton kernel."""
 
     @property
-    def eps(self) -> float:
+    def eps(self) -> float:  # type: ignore[override]
         """Qwen3 keeps it under another name."""
-        return float(self.variance_epsilon)
+        epsilon: Any = self.variance_epsilon
+        return float(epsilon)
 
     def extra_repr(self) -> str:
         """As upstream prints it."""
@@ -193,7 +194,8 @@ class TritonQwen3DecoderLayer(Qwen3DecoderLayer):  # type: ignore[misc]
         hidden = self.mlp(normed)
         following = self.next_norm
         if following is None:
-            return residual + hidden
-        normed, hidden = triton_fused_add_rms_norm(hidden, residual, following.weight, following.variance_epsilon)
-        self.outgoing.put(hidden, normed)
-        return hidden
+            last: torch.Tensor = residual + hidden
+            return last
+        normed, summed = triton_fused_add_rms_norm(hidden, residual, following.weight, following.variance_epsilon)
+        self.outgoing.put(summed, normed)
+        return summed

@@ -23,6 +23,7 @@ from omnivoice_triton.speech import InputError, NotEnoughMemory, NotLoaded, Spee
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
     from omnivoice_triton.models.acceleration import Acceleration
 
@@ -76,7 +77,7 @@ class BaseRunner:
         state = "loaded" if self._model is not None else "not loaded"
         return f"{type(self).__name__}(mode={self.mode.name!r}, device={self.device!r}, dtype={dtype}, {state})"
 
-    def __enter__(self) -> BaseRunner:
+    def __enter__(self) -> Self:
         """Load the model."""
         self.load_model()
         return self

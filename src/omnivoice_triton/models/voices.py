@@ -36,7 +36,8 @@ def encode_voice(
                 f"no transcript was given and the recogniser {model._asr_model_name} can't be loaded ({reason}): "
                 "give ref_text (--ref-text), what is said in the recording"
             ) from error
-    with torch.inference_mode():
+    # HuBERT draws from the global CPU RNG at every layer, for a layer drop that it only uses in training.
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         try:
             return model.create_voice_clone_prompt((samples, rate), ref_text, preprocess_prompt=preprocess_prompt)
         except ValueError as error:

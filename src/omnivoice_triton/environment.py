@@ -125,8 +125,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
     (None, None) when it was installed from a package, even if that lies inside somebody else's repository.
     """
-    package = Path(__file__).resolve().parents[1]
-    root = package.parents[1]
+    root = Path(__file__).resolve().parents[2]  # this file is src/omnivoice_triton/environment.py
     if not (root / ".git").exists() or not (root / "pyproject.toml").is_file():
         return None, None
     commit = _output_of(["git", "-C", str(root), "rev-parse", "HEAD"])

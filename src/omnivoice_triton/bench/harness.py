@@ -1,0 +1,23 @@
+"""What the end-to-end benchmarks share: sentences and command-line options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SENTENCES = {
+    "ko": ("Korean", "안녕하세요, 옴니보이스 음성 합성 시스템에 오신 것을 환영합니다."),
+    "en": ("English", "Hello, welcome to the OmniVoice text-to-speech system."),
+    "zh": ("Chinese", "你好，欢迎使用全能语音合成系统。"),
+}
+"""One short sentence a language: (name that upstream knows, text)."""
+
+
+def arguments(description: str, runs: int = 10) -> argparse.ArgumentParser:
+    """Options that every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", default=None, help="hub id or directory; default: the full-size random checkpoint")
+    parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"])
+    parser.add_argument("--runs", type=int, default=runs, help="warm runs a case")
+    parser.add_argument("--json", type=Path, default=None, help="write every figure to this file")
+    return parser

@@ -1,0 +1,59 @@
+"""What benchmarks and checks share: the model they run on, medians, and a stamped JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnivoice_triton.speech import InputError, ModeUnavailable
+
+
+def need_gpu() -> None:
+    """Raise ModeUnavailable without a CUDA device: a benchmark of something else would mislead."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ModeUnavailable("this needs an NVIDIA GPU, and torch finds none")
+
+
+def summary(values_ms: Sequence[float]) -> dict[str, float]:
+    """Median, p5, p95 and count of millisecond timings."""
+    if len(values_ms) == 0:
+        raise InputError("nothing was measured")
+    p5, p50, p95 = np.percentile(values_ms, [5, 50, 95])
+    return {"median_ms": float(p50), "p5_ms": float(p5), "p95_ms": float(p95), "runs": len(values_ms)}
+
+
+def default_model(model: str | None, device: str) -> Path:
+    """The given checkpoint; else the full-size random one on a GPU (made once), the built-in one on a CPU."""
+    from omnivoice_triton.checkpoint import cached_checkpoint, resolve_model
+
+    return resolve_model(model) if model is not None or device == "cpu" else cached_checkpoint("full")
+
+
+def write_json(path: Path | None, kind: str, model: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
+    """Stamp the figures with what made them and write them; returns the document.
+
+    No results are refused, so that an empty run can't pass for a good one.
+    """
+    from omnivoice_triton.environment import describe
+
+    if not figures.get("results"):
+        raise InputError(f"{kind}: nothing was measured")
+    document: dict[str, Any] = {"kind": kind, "environment": describe()}
+    if model is not None:
+        from omnivoice_triton.checkpoint import checkpoint_kind
+
+        document["checkpoint"] = checkpoint_kind(model)
+    document.update(figures)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    return document
