@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -520,6 +521,13 @@ def test_a_reader_that_has_gone() -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_closed_streams() -> None:
+    command = f"{shlex.quote(sys.executable)} -m omnivoice_triton"
+    for shell, code in ((f"{command} sing 2>&-", 2), (f"{command} --version >&-", 0)):
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 # make-checkpoint

@@ -30,7 +30,7 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
     """Everything the doctor knows, as plain data.
 
     Args:
-        environment: from `bench.environment.describe()`.
+        environment: from `environment.describe()`.
 
     Returns:
         `ok` (whether mode base can run), `environment`, `imports` (package -> None or the error), `device` (what `auto`

@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; no exception leaves, not even for `--help`.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the shell's `2>&-`: the next file opened would take the stream's number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(given)

@@ -69,6 +69,22 @@ class Console:
                 transformers_logging.enable_progress_bar()
             (hub.enable_progress_bars if hub_bars else hub.disable_progress_bars)()
 
+    @contextmanager
+    def mute_native(self) -> Iterator[None]:
+        """Within the block nothing reaches the process's standard error: C libraries write there past Python.
+
+        For decoders of audio files: libmpg123 comments on every frame that it can't read.
+        """
+        sys.stderr.flush()
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
+
     def _level(self) -> int:
         if os.environ.get("OMNIVOICE_TRITON_DEBUG") == "1":
             return logging.INFO

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0 if at least mode base can run."""
-    from omnivoice_triton.bench.environment import describe
     from omnivoice_triton.doctor import examine, render
+    from omnivoice_triton.environment import describe
 
     with Console().logs():
         report = examine(describe())

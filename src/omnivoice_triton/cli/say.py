@@ -180,7 +180,10 @@ def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
     seed = resolve_seed(args.seed)
     check_instruct(args.instruct, job.text)
     voice = load_voice(args.voice) if args.voice is not None else None
-    reference = read_reference(args.ref_audio) if args.ref_audio is not None else None
+    reference = None
+    if args.ref_audio is not None:
+        with console.mute_native():
+            reference = read_reference(args.ref_audio)
     # The model comes last: it may have to be downloaded.
     runner = create_runner(args.mode, device=args.device, dtype=args.dtype, graph_budget_mb=args.graph_budget_mb)
     if args.mode.lower() == AUTO:
