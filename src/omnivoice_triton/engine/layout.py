@@ -6,7 +6,7 @@ an unconditional one (its frames alone, positions from 0). See `kernels.tables` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,7 +93,8 @@ class BucketGrid:
     max_rows: int
     max_items: int
     granule: int = 64
-    tile_rows: int = 32
+    tile_rows: Callable[[int], int] = lambda rows: 32
+    """Query rows of an attention tile, for a bucket of so many rows."""
 
     def __post_init__(self) -> None:
         """Raise InputError for a grid that holds nothing."""
@@ -113,7 +114,7 @@ class BucketGrid:
             sizes.append(rows)
         # A request of one second takes about 80 rows; where more and shorter ones meet, the next bucket holds them.
         return tuple(
-            Bucket(rows, self.max_items if rows == self.max_rows else self._items(rows), self.tile_rows)
+            Bucket(rows, self.max_items if rows == self.max_rows else self._items(rows), self.tile_rows(rows))
             for rows in sizes
         )
 

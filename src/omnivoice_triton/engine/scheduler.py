@@ -1,0 +1,185 @@
+"""Continuous batching: requests join and leave at step boundaries, first come first served, under a budget of rows.
+
+The head of the queue joins as soon as it fits beside those running; nobody overtakes it, so a long request waits at
+most for those before it to end. A request is cancelled through its future, up to its last step. An error while one
+joins fails that one alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from omnivoice_triton.engine.layout import Placement
+from omnivoice_triton.engine.noise import TorchDraws
+from omnivoice_triton.engine.request import Request
+
+_numbers = itertools.count(1)
+
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way through the engine."""
+
+    request: Request
+    rows: int
+    """Packed rows it takes."""
+    counts: tuple[int, ...]
+    """Cells it decides at each of its steps."""
+    draws: TorchDraws | None = None
+    """Its noise, unless it comes from Philox."""
+    future: Future[torch.Tensor] = field(default_factory=Future)
+    """Of its tokens, [C, T] int64."""
+    placement: Placement | None = None
+    step: int = 0
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+class Runner(Protocol):
+    """What the scheduler drives; none of its methods is called by two threads at once."""
+
+    def admit(self, job: Job) -> None:
+        """Take a job in."""
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """One step of all jobs."""
+
+    def collect(self, job: Job) -> torch.Tensor:
+        """Its tokens."""
+
+    def release(self, job: Job) -> None:
+        """Let it go, finished or not."""
+
+
+class Scheduler:
+    """Queue, running set and the step that moves jobs between them.
+
+    Args:
+        runner: does the work.
+        fits: whether so many rows of so many jobs may run together.
+    """
+
+    def __init__(self, runner: Runner, fits: Callable[[int, int], bool]) -> None:
+        self._runner = runner
+        self._fits = fits
+        self._queue: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._changed = threading.Condition()  # guards the queue
+        self._stepping = threading.RLock()  # guards the running set and the runner
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """(running, waiting) jobs."""
+        return len(self._running), len(self._queue)
+
+    @property
+    def stepping(self) -> threading.RLock:
+        """Held during a step; hold it to use the runner between steps."""
+        return self._stepping
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs, in order and with none between them."""
+        with self._changed:
+            self._queue.extend(jobs)
+            self._changed.notify_all()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Sleep until there is something to run, `wake` is called or the time is up."""
+        with self._changed:
+            if not self._queue and not self._running:
+                self._changed.wait(timeout_s)
+
+    def wake(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def step(self) -> bool:
+        """Drop the cancelled, admit who fits, run one step, hand out what is finished.
+
+        Returns:
+            Whether anything is left to do.
+        """
+        with self._stepping:
+            self._drop_cancelled()
+            self._admit()
+            if self._running:
+                self._run()
+            with self._changed:
+                return bool(self._running or self._queue)
+
+    def abort(self, error: BaseException | None = None) -> None:
+        """End every job, running or waiting: with `error`, or as cancelled."""
+        with self._stepping:
+            with self._changed:
+                jobs = [*self._running, *self._queue]
+                self._queue.clear()
+            for job in jobs:
+                self._fail(job, error)
+            self._running = []
+
+    def _drop_cancelled(self) -> None:
+        for job in [job for job in self._running if job.future.cancelled()]:
+            self._running.remove(job)
+            self._fail(job, None)
+
+    def _admit(self) -> None:
+        rows = sum(job.rows for job in self._running)
+        while True:
+            with self._changed:
+                if not self._queue:
+                    return
+                job = self._queue[0]
+                dropped = job.future.cancelled()
+                if not dropped and not self._fits(rows + job.rows, len(self._running) + 1):
+                    return  # it waits, and so does everybody behind it
+                self._queue.popleft()
+            if dropped:
+                self._fail(job, None)
+                continue
+            try:
+                self._runner.admit(job)
+            except Exception as error:
+                self._fail(job, error)
+                continue
+            self._running.append(job)
+            rows += job.rows
+
+    def _run(self) -> None:
+        try:
+            self._runner.run(self._running)
+        except Exception as error:
+            # The step was common to all of them, and where it broke off is unknown.
+            for job in self._running:
+                self._fail(job, error)
+            self._running = []
+            return
+        for job in self._running:
+            job.step += 1
+        for job in [job for job in self._running if job.step >= len(job.counts)]:
+            self._running.remove(job)
+            self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        try:
+            tokens = self._runner.collect(job)
+        except Exception as error:
+            self._fail(job, error)
+            return
+        self._runner.release(job)
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_result(tokens)
+
+    def _fail(self, job: Job, error: BaseException | None) -> None:
+        self._runner.release(job)
+        if error is None:
+            job.future.cancel()
+        if job.future.set_running_or_notify_cancel() and error is not None:
+            job.future.set_exception(error)

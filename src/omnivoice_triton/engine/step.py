@@ -1,0 +1,123 @@
+"""One decoding step for whoever is running: lays them out when the company changes, then replays the bucket's graph.
+
+Between two changes a step costs the host one graph launch. Layout, admission and collection only enqueue work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from omnivoice_triton.engine.backbone import Backbone
+from omnivoice_triton.engine.layout import Bucket, BucketGrid, Layout, pack
+from omnivoice_triton.engine.noise import Uniforms
+from omnivoice_triton.engine.scheduler import Job
+from omnivoice_triton.engine.state import DecodeState, upload
+from omnivoice_triton.engine.step_graphs import Capture, StepGraphs
+
+STEPS_AHEAD = 3
+"""Steps that the host may enqueue before the oldest is done: enough to keep the GPU busy, few enough that a request
+that comes now joins after some 4 ms, not after all that was enqueued."""
+
+
+class StepRunner:
+    """Runs jobs on the device; the scheduler decides which.
+
+    Args:
+        backbone: the network.
+        state: the persistent buffers.
+        grid: the buckets.
+        capture: how to capture a step.
+        uniforms: noise buffers, or None for Philox.
+    """
+
+    def __init__(
+        self, backbone: Backbone, state: DecodeState, grid: BucketGrid, capture: Capture, uniforms: Uniforms | None
+    ) -> None:
+        self.backbone = backbone
+        self.state = state
+        self.grid = grid
+        self.uniforms = uniforms
+        self._device = state.canvas.device
+        self._tables: dict[Bucket, dict[str, torch.Tensor]] = {}
+        self._flat: dict[Bucket, torch.Tensor] = {}
+        for bucket in grid.buckets:
+            self._flat[bucket] = torch.from_numpy(pack([], bucket).flat).to(self._device)
+            self._tables[bucket] = {
+                name: self._flat[bucket][offset : offset + int(np.prod(shape))].view(shape)
+                for name, (offset, shape) in bucket.spans.items()
+            }
+        self.graphs = StepGraphs(self.enqueue, grid.buckets, capture)
+        self._layout: Layout | None = None
+        self._company: tuple[int, ...] = ()
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def enqueue(self, bucket: Bucket) -> None:
+        """All kernels of one step: embed, network, score, select. This is what a graph holds."""
+        tables, state = self._tables[bucket], self.state
+        logits = self.backbone.run(bucket, tables, state.prompt, state.canvas)
+        tokens, scores = state.tokens[: bucket.rows], state.scores[: bucket.rows]
+        uniforms = {}
+        if self.uniforms is not None:
+            uniforms["position_uniforms"] = self.uniforms.position[: bucket.rows]
+            uniforms["class_uniforms"] = self.uniforms.classes[: bucket.rows]
+        ops = self.backbone.ops
+        ops.score_cells(logits, tables["targets"], state.canvas, state.slots, tokens=tokens, scores=scores, **uniforms)
+        ops.select_cells(tables["items"], tables["targets"], tokens, scores, canvas=state.canvas, slots=state.slots)
+
+    def admit(self, job: Job) -> None:
+        """Take a job in."""
+        request = job.request
+        job.placement = self.state.admit(request.prompt, request.options, request.seed, job.counts)
+
+    def release(self, job: Job) -> None:
+        """Let a job go."""
+        if job.placement is not None:
+            self.state.release(job.placement)
+            job.placement = None
+
+    def collect(self, job: Job) -> torch.Tensor:
+        """The job's tokens, [C, T] int64."""
+        assert job.placement is not None
+        return self.state.collect(job.placement)
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """One step of all `jobs`."""
+        company = tuple(job.number for job in jobs)
+        if self._layout is None or company != self._company:
+            self._layout = self.arrange(jobs)
+            self._company = company
+        for job, first in zip(jobs, self._layout.first_target, strict=True):
+            assert job.placement is not None
+            self.state.refresh_schedule(job.placement, job.counts, job.step)
+            if job.draws is not None:
+                assert self.uniforms is not None
+                job.draws.fill(job.step, first, self.uniforms)
+        self.graphs.replay(self._layout.bucket)
+        self._throttle()
+
+    def arrange(self, jobs: Sequence[Job]) -> Layout:
+        """Pack the jobs into the smallest bucket that holds them and upload its tables in one copy."""
+        placements = [job.placement for job in jobs if job.placement is not None]
+        bucket = self.grid.holding(sum(p.rows for p in placements), len(placements))
+        assert bucket is not None, "the scheduler admits only what fits"
+        layout = pack(placements, bucket)
+        self._flat[bucket].copy_(upload(layout.flat, self._device))
+        self._company = ()
+        return layout
+
+    def logits(self, layout: Layout) -> torch.Tensor:
+        """Logits [R, C * Va] of the head rows of an arranged layout, outside any graph."""
+        return self.backbone.run(layout.bucket, self._tables[layout.bucket], self.state.prompt, self.state.canvas)
+
+    def _throttle(self) -> None:
+        if self._device.type != "cuda":
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._events.append(event)
+        if len(self._events) > STEPS_AHEAD:
+            self._events.popleft().synchronize()

@@ -1,0 +1,115 @@
+"""One captured step per bucket: captured before the first request, replayed for every step after.
+
+All graphs share one memory pool and the engine's own buffers, so a capture allocates next to nothing. How to capture is
+injected: on the GPU a CUDA graph; elsewhere `run_eagerly`, which just calls the step again, so that the bookkeeping is
+the same and is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from omnivoice_triton.engine.layout import Bucket
+
+
+class Replayable(Protocol):
+    """A captured step."""
+
+    def replay(self) -> None:
+        """Run it again, on whatever the buffers hold now."""
+
+
+Capture = Callable[[Callable[[], None]], Replayable]
+"""Turns a function that enqueues work into something that repeats that work."""
+
+
+class _Eager:
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def replay(self) -> None:
+        self._run()
+
+
+def run_eagerly(run: Callable[[], None]) -> Replayable:
+    """A stand-in for capture: runs the function once, as a capture's warm-up does, and again at each replay."""
+    run()
+    return _Eager(run)
+
+
+class CudaCapture:
+    """Captures CUDA graphs on a side stream into one pool.
+
+    The function runs once before, on the same stream: kernels compile and libraries make their handles and workspaces
+    there, none of which may happen while capturing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool: Any = None
+
+    def __call__(self, run: Callable[[], None]) -> Replayable:
+        """Warm up and capture."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            run()
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            run()
+        if self._pool is None:
+            self._pool = graph.pool()
+        current.wait_stream(self._stream)
+        replayable: Replayable = graph
+        return replayable
+
+
+class StepGraphs:
+    """The graphs of all buckets.
+
+    Args:
+        run: enqueues one step of a bucket on the current stream.
+        buckets: every shape that may be asked for.
+        capture: how to capture.
+    """
+
+    def __init__(self, run: Callable[[Bucket], None], buckets: Sequence[Bucket], capture: Capture) -> None:
+        self._run = run
+        self._buckets = tuple(buckets)
+        self._capture = capture
+        self._graphs: dict[Bucket, Replayable] = {}
+        self.captures = 0
+        self.replays = 0
+        self.warmup_s = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether every bucket is captured."""
+        return len(self._graphs) == len(self._buckets)
+
+    def warmup(self) -> None:
+        """Capture what isn't captured yet, largest first, so that the smaller ones find the pool grown."""
+        started = time.perf_counter()
+        for bucket in sorted(self._buckets, key=lambda b: -b.rows):
+            if bucket not in self._graphs:
+                self._graphs[bucket] = self._capture(lambda bucket=bucket: self._run(bucket))  # type: ignore[misc]
+                self.captures += 1
+        self.warmup_s += time.perf_counter() - started
+
+    def replay(self, bucket: Bucket) -> None:
+        """Run one step of `bucket`.
+
+        Raises:
+            RuntimeError: it isn't captured: nothing is ever captured inside a request.
+        """
+        graph = self._graphs.get(bucket)
+        if graph is None:
+            raise RuntimeError(f"no graph for {bucket}: call warmup() first")
+        self.replays += 1
+        graph.replay()
