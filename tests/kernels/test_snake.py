@@ -146,7 +146,10 @@ def test_in_place(device: str) -> None:
 def test_float32_output_of_16_bit_input(dtype: torch.dtype, device: str) -> None:
     inputs = make((2, 3, 50), dtype, device, seed=6)
     _, want, slack = exact(inputs)
-    check(triton_snake(**inputs, out=poison(inputs["x"], torch.float32)), want, slack)
+    got = triton_snake(**inputs, out=poison(inputs["x"], torch.float32))
+    check(got, want, slack)
+    assert torch.equal(triton_snake(**inputs, dtype=torch.float32), got)
+    torch.testing.assert_close(reference.snake(**inputs, dtype=torch.float32), got, rtol=1e-6, atol=1e-5)
 
 
 def test_equals_the_layer_of_transformers(device: str) -> None:
@@ -204,6 +207,8 @@ def test_nothing_to_do(device: str) -> None:
         ({"lengths": torch.zeros(2, dtype=torch.int64)}, "lengths is"),
         ({"lengths": torch.zeros(2, dtype=torch.int32), "rate": 0}, "rate is 0"),
         ({"out": torch.zeros(2, 3, 9)}, "out is"),
+        ({"dtype": torch.float16}, "out is"),
+        ({"dtype": torch.float16, "out": torch.zeros(2, 3, 8)}, "out is"),
         ({"out": torch.zeros(2, 8, 3).transpose(1, 2)}, "out has strides"),
     ],
 )

@@ -120,6 +120,7 @@ def triton_snake(
     residual: torch.Tensor | None = None,
     lengths: torch.Tensor | None = None,
     rate: int = 1,
+    dtype: torch.dtype | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Snake of `x` (plus bias, plus residual) in one launch (forward only: no gradient).
@@ -131,7 +132,8 @@ def triton_snake(
         residual: like `x` in shape, dtype and device; None for none.
         lengths: (B,) int32, or None: y is 0 from sample lengths[b] * rate on.
         rate: samples per unit of `lengths`.
-        out: contiguous (B, C, T) to write to, in the dtype of `x` or float32; may be `x` or `residual` itself.
+        dtype: of y: that of `x` (None), or float32.
+        out: contiguous (B, C, T) in that dtype to write to; may be `x` or `residual` itself.
 
     Returns:
         y (B, C, T): `out`, or a new tensor like `x`.
@@ -139,6 +141,10 @@ def triton_snake(
     Raises:
         ValueError: a shape, dtype, device or stride that doesn't fit.
     """
+    if out is None and dtype is not None:
+        out = torch.empty(x.shape, dtype=dtype, device=x.device)
+    elif out is not None and dtype not in (None, out.dtype):
+        raise ValueError(f"out is {launch.describe(out)}: wanted {dtype}")
     return _launch(x, alpha, bias, residual, lengths, rate, out=out, total=None)
 
 

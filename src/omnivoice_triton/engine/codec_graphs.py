@@ -1,0 +1,261 @@
+"""CUDA graphs of the codec's decoder: one for each (rows, frames), captured before requests.
+
+A graph serves every length up to its frames, since rows carry their lengths, so a short ladder of shapes serves all.
+All graphs share one memory pool: what a graph needs on its way is reused by the next, only its samples are its own.
+Not thread-safe: one thread and one stream at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from omnivoice_triton.engine import codec_windows
+from omnivoice_triton.engine.codec import CodecDecoder, fill_call
+from omnivoice_triton.engine.codec_windows import Call
+from omnivoice_triton.speech import InputError
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, int]
+"""(rows, frames)."""
+
+LADDER_STEP_FRAMES = 16
+LADDER_WIDEST_FRAMES = 256
+LADDER_CALL_FRAMES = 256
+"""Frames of all rows of a call: enough work to fill a large GPU, and about 150 MB of activations in float32."""
+
+
+def ladder() -> tuple[Shape, ...]:
+    """The shapes to warm up: every 16 frames (0.64 s) up to 256, and batches of powers of two."""
+    shapes = []
+    for frames in range(LADDER_STEP_FRAMES, LADDER_WIDEST_FRAMES + 1, LADDER_STEP_FRAMES):
+        rows = 1
+        while rows * frames <= LADDER_CALL_FRAMES:
+            shapes.append((rows, frames))
+            rows *= 2
+    return tuple(shapes)
+
+
+class Replayable(Protocol):
+    """A captured computation."""
+
+    def replay(self) -> None:
+        """Run it again on the same buffers."""
+
+    def reset(self) -> None:
+        """Free what it holds."""
+
+
+class Capture(Protocol):
+    """Captures computations into one pool."""
+
+    used_bytes: int
+    """What the pool has taken from the device."""
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Replayable, torch.Tensor]:
+        """Run a function to capture it; returns the replayable and the function's output buffer."""
+
+    def restart(self) -> None:
+        """Give the pool back; no graph of it may be alive."""
+
+
+class CudaCapture:
+    """Captures CUDA graphs on a side stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.used_bytes = 0
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool: Any = None
+
+    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Replayable, torch.Tensor]:
+        """Run once to compile kernels and make library handles, which can't be done while capturing; then capture."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            run()
+        current.wait_stream(self._stream)
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()  # What the warm run took must not stay beside the pool.
+        reserved = torch.cuda.memory_reserved(self._device)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            output = run()
+        self.used_bytes += torch.cuda.memory_reserved(self._device) - reserved
+        return graph, output
+
+    def restart(self) -> None:
+        """Give the pool back."""
+        torch.cuda.synchronize(self._device)
+        self._pool = None
+        torch.cuda.empty_cache()
+        self.used_bytes = 0
+
+
+@dataclass
+class _Captured:
+    codes: torch.Tensor  # [rows, Q, frames] int64
+    lengths: torch.Tensor  # [rows] int32
+    graph: Replayable
+    samples: torch.Tensor  # [rows, frames * hop]
+
+
+class CodecGraphs:
+    """Decodes through captured graphs.
+
+    Args:
+        decoder: what to capture.
+        budget_mb: memory that the graphs' pool may hold, in MB.
+        max_graphs: the least recently used graph beyond that is dropped.
+        capture: how to capture; by default CUDA graphs. Tests give a stand-in that runs the function again.
+
+    Raises:
+        InputError: no CUDA device and no stand-in, or a budget that is not above 0.
+    """
+
+    def __init__(
+        self, decoder: CodecDecoder, *, budget_mb: int = 384, max_graphs: int = 96, capture: Capture | None = None
+    ) -> None:
+        if budget_mb <= 0 or max_graphs < 1:
+            raise InputError(f"wanted a budget above 0 MB and at least one graph, not {budget_mb} MB and {max_graphs}")
+        if capture is None:
+            if decoder.device.type != "cuda":
+                raise InputError(f"CUDA graphs need a codec on a CUDA device, not on {decoder.device}")
+            capture = CudaCapture(decoder.device)
+        self.decoder = decoder
+        self.captures = 0
+        self.replays = 0
+        self.eager_calls = 0
+        self._capture = capture
+        self._budget_bytes = budget_mb * 2**20
+        self._max_graphs = max_graphs
+        self._graphs: OrderedDict[Shape, _Captured] = OrderedDict()
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Captured shapes, least recently used first."""
+        return tuple(self._graphs)
+
+    @property
+    def used_bytes(self) -> int:
+        """Device memory that the pool holds."""
+        return self._capture.used_bytes
+
+    def __repr__(self) -> str:
+        """What is captured and how often it ran."""
+        return (
+            f"<codec graphs: {len(self._graphs)} shapes, {self.used_bytes / 2**20:.0f} of "
+            f"{self._budget_bytes / 2**20:.0f} MB, {self.captures} captures, {self.replays} replays, "
+            f"{self.eager_calls} eager calls>"
+        )
+
+    def warmup(self, shapes: Iterable[Shape] | None = None) -> None:
+        """Capture these shapes (`ladder()` by default), largest first.
+
+        Raises:
+            InputError: they don't fit the budget or are more than `max_graphs`, or one is not positive.
+        """
+        wanted = set(ladder() if shapes is None else shapes)
+        for rows, frames in wanted:
+            if rows < 1 or frames < 1:
+                raise InputError(f"a codec graph needs at least one row and one frame, not {rows} x {frames}")
+        if len(wanted) > self._max_graphs:
+            raise InputError(f"{len(wanted)} codec graphs are wanted, but at most {self._max_graphs} are kept")
+        with torch.inference_mode():
+            for shape in sorted(wanted, key=lambda s: (s[0] * s[1], s), reverse=True):
+                self._get(shape)
+        if not wanted <= set(self._graphs):
+            raise InputError(
+                f"{len(wanted)} codec graphs don't fit {self._budget_bytes / 2**20:.0f} MB: "
+                "raise the budget or ask for fewer or smaller shapes"
+            )
+
+    def decode(
+        self, codes: torch.Tensor | Sequence[torch.Tensor], *, check: bool = True, allow_capture: bool = False
+    ) -> list[torch.Tensor]:
+        """As `CodecDecoder.decode`, through graphs.
+
+        Items are spread over the shapes that are captured; those that no shape can serve run eagerly.
+
+        Args:
+            codes: see `CodecDecoder.decode`.
+            check: see `CodecDecoder.decode`.
+            allow_capture: spread over the whole `ladder()` instead, and capture what is missing of it.
+
+        Raises:
+            InputError: see `CodecDecoder.decode`.
+        """
+        with torch.inference_mode():
+            items = self.decoder.prepare(codes, check=check)
+            calls, rest = codec_windows.fill(
+                [item.shape[1] for item in items],
+                {*self._graphs, *(ladder() if allow_capture else ())},
+                context=self.decoder.context,
+                spare_frames=self.decoder.spare_frames,
+            )
+            samples = self.decoder.assemble(items, calls, self._replay)
+            if rest:
+                self.eager_calls += 1
+                eager = self.decoder.decode([items[i] for i in rest], check=False)
+                for item, wave in zip(rest, eager, strict=True):
+                    samples[item] = wave
+            return samples
+
+    def clear(self) -> None:
+        """Drop every graph and give the memory back."""
+        for captured in self._graphs.values():
+            captured.graph.reset()
+        self._graphs.clear()
+        self._capture.restart()
+
+    def _replay(self, items: Sequence[torch.Tensor], call: Call) -> torch.Tensor:
+        captured = self._get((call.batch, call.width))
+        fill_call(captured.codes, captured.lengths, items, call)
+        captured.graph.replay()
+        self.replays += 1
+        return captured.samples[: len(call.rows)].clone()  # The next replay overwrites it.
+
+    def _get(self, shape: Shape) -> _Captured:
+        found = self._graphs.get(shape)
+        if found is not None:
+            self._graphs.move_to_end(shape)
+            return found
+        while len(self._graphs) >= self._max_graphs:
+            dropped, old = self._graphs.popitem(last=False)
+            old.graph.reset()
+            logger.debug("dropped the codec graph of %d x %d", *dropped)
+        captured = self._capture_shape(shape)
+        if self.used_bytes > self._budget_bytes and self._graphs:
+            # The pool never shrinks while a graph of it lives: start afresh with this shape alone.
+            captured.graph.reset()
+            del captured
+            self.clear()
+            captured = self._capture_shape(shape)
+        if self.used_bytes > self._budget_bytes:
+            needed = self.used_bytes / 2**20
+            captured.graph.reset()
+            del captured
+            self.clear()
+            raise InputError(
+                f"a codec graph of {shape[0]} x {shape[1]} frames needs {needed:.0f} MB, over the budget of "
+                f"{self._budget_bytes / 2**20:.0f} MB"
+            )
+        self._graphs[shape] = captured
+        return captured
+
+    def _capture_shape(self, shape: Shape) -> _Captured:
+        rows, frames = shape
+        device = self.decoder.device
+        codes = torch.zeros(rows, self.decoder.weights.codebooks, frames, dtype=torch.int64, device=device)
+        lengths = torch.full((rows,), frames, dtype=torch.int32, device=device)
+        graph, samples = self._capture(lambda: self.decoder.run(codes, lengths))
+        self.captures += 1
+        return _Captured(codes, lengths, graph, samples)
