@@ -53,6 +53,13 @@ def test_the_file_is_what_the_safetensors_library_would_write(
     assert save(load_file(path), metadata=metadata) == path.read_bytes()
 
 
+@pytest.mark.parametrize("length", range(1, 9))
+def test_headers_of_any_length_are_aligned(tmp_path: Path, length: int) -> None:
+    specs = {"x" * length: files.TensorSpec((3,)), "a": files.TensorSpec((2, 1))}
+    weights.write_random(tmp_path / "w", specs, lambda name, spec: weights.Draw(0.0, 1.0), 0)
+    assert save(load_file(tmp_path / "w")) == (tmp_path / "w").read_bytes()
+
+
 def test_the_tiny_model_is_the_real_one_but_for_its_sizes() -> None:
     for name in ("config.json", "audio_tokenizer/config.json"):
         small, real = load_json(DATA / "tiny" / name), load_json(DATA / "full" / name)
