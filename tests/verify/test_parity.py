@@ -22,7 +22,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(tiny: Path, *extra: str) -> int:
-    return parity.main(["--model", str(tiny), "--seconds", "0.2", "--steps", "2", "--keep", "1", *extra])
+    return parity.main(["--model", str(tiny), "--text", "Hi.", "--seconds", "0.12", "--steps", "1", *extra])
 
 
 def test_right_modes_pass(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

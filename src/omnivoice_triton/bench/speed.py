@@ -59,6 +59,12 @@ def measure(runner: BaseRunner, keywords: dict[str, Any], runs: int, warm: int) 
     }
 
 
+def graph_figures(runner: BaseRunner) -> dict[str, float]:
+    """Memory and captures of the runner's graphs (no reference to them may outlive the runner)."""
+    graphs = runner.acceleration.graphs if runner.acceleration is not None else None
+    return {} if graphs is None else {"graph_pool_mb": graphs.used_bytes / 2**20, "captures": graphs.captures}
+
+
 def run_dtype(path: Path, dtype: str, modes: list[str], runs: int, warm: int, all_cases: bool) -> list[dict[str, Any]]:
     """Every mode on every case in one dtype; base first and last."""
     import torch
@@ -74,10 +80,7 @@ def run_dtype(path: Path, dtype: str, modes: list[str], runs: int, warm: int, al
                 figures = measure(runner, keywords, runs, warm)
                 rows.append({"mode": "base again" if again else mode, "case": case, "dtype": dtype, **figures})
                 print(f"{dtype} {rows[-1]['mode']:>12} {case:>10}: {figures['median_ms']:8.1f} ms", file=sys.stderr)
-            graphs = runner.acceleration.graphs if runner.acceleration is not None else None
-            if graphs is not None:
-                rows[-1]["graph_pool_mb"] = graphs.used_bytes / 2**20
-                rows[-1]["captures"] = graphs.captures
+            rows[-1].update(graph_figures(runner))
     base = {row["case"]: row["median_ms"] for row in rows if row["mode"] == "base"}
     for row in rows:
         row["ratio_to_base"] = row["median_ms"] / base[row["case"]]

@@ -60,7 +60,7 @@ Capture = Callable[[Callable[[], torch.Tensor]], tuple[Replayable, torch.Tensor]
 
 
 class CudaCapture:
-    """Captures on one side stream into one pool; `used_bytes` is what the pool has taken from the device."""
+    """Captures on one side stream into one pool; `used_bytes` is what the pool holds on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -76,13 +76,12 @@ class CudaCapture:
             run()  # compiles kernels and makes library handles: neither may happen while capturing
         current.wait_stream(self._stream)
         torch.cuda.synchronize(self._device)
-        reserved = torch.cuda.memory_reserved(self._device)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             output = run()
-        self.used_bytes += torch.cuda.memory_reserved(self._device) - reserved
+        self.used_bytes = self._pool_bytes()
         return graph, output
 
     def restart(self) -> None:
@@ -91,6 +90,10 @@ class CudaCapture:
         self._pool = None
         torch.cuda.empty_cache()
         self.used_bytes = 0
+
+    def _pool_bytes(self) -> int:
+        segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        return sum(s["total_size"] for s in segments if tuple(s["segment_pool_id"]) == tuple(self._pool))
 
 
 @dataclass

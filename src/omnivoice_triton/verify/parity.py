@@ -31,7 +31,7 @@ LAYERS = (0, 7, 14, 21, 27)
 MIN_COSINE = 0.999
 MIN_COSINE_INT8 = 0.99
 MAX_ERROR_RATIO = 1.25
-TEXT = "Hello, welcome to the OmniVoice text-to-speech system."
+SENTENCE = "Hello, welcome to the OmniVoice text-to-speech system."
 
 Canvas = dict[str, torch.Tensor]
 
@@ -44,7 +44,7 @@ class Recording:
     logits: list[torch.Tensor]  # per step [rows that count, C, V]
 
 
-def record_canvases(model: Any, seconds: float, steps: int, keep: int) -> list[Canvas]:
+def record_canvases(model: Any, text: str, seconds: float, steps: int, keep: int) -> list[Canvas]:
     """The inputs of `keep` steps, evenly spread, of one decoding by `model`."""
     from omnivoice import OmniVoiceGenerationConfig
 
@@ -53,7 +53,7 @@ def record_canvases(model: Any, seconds: float, steps: int, keep: int) -> list[C
     def remember(module: Any, args: Any, kwargs: Any) -> None:
         canvases.append({name: value.clone() for name, value in kwargs.items()})
 
-    task = model._preprocess_all(text=TEXT, language="English", duration=seconds)
+    task = model._preprocess_all(text=text, language="English", duration=seconds)
     hook = model.register_forward_pre_hook(remember, with_kwargs=True)
     try:
         with torch.inference_mode(), seeded(model, 0):
@@ -158,7 +158,7 @@ def judge(mode: Mode, got: Recording, base: Recording, exact: Recording) -> dict
 
 
 def check_modes(
-    path: Path, modes: list[str], *, device: str, dtype: str, seconds: float, steps: int, keep: int
+    path: Path, modes: list[str], *, device: str, dtype: str, text: str, seconds: float, steps: int, keep: int
 ) -> list[dict[str, Any]]:
     """Figures and verdict of each mode on the checkpoint at `path`."""
     from omnivoice import OmniVoice
@@ -169,7 +169,7 @@ def check_modes(
     model = load(resolve_dtype(dtype, device))
     depth = len(model.llm.layers)
     layers = tuple(sorted({min(layer, depth - 1) for layer in LAYERS}))
-    canvases = record_canvases(model, seconds, steps, keep)
+    canvases = record_canvases(model, text, seconds, steps, keep)
     base = record(model, canvases, layers)
     in_full = load(torch.float32)
     exact = record(in_full, canvases, layers)
@@ -189,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", default=None, choices=list(MODES))
     parser.add_argument("--dtypes", nargs="+", default=None)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--text", default=SENTENCE)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--steps", type=int, default=32, help="decoding steps")
     parser.add_argument("--keep", type=int, default=8, help="steps whose canvases are compared")
@@ -207,7 +208,14 @@ def main(argv: list[str] | None = None) -> int:
             row
             for dtype in dtypes
             for row in check_modes(
-                path, modes, device=device, dtype=dtype, seconds=options.seconds, steps=options.steps, keep=options.keep
+                path,
+                modes,
+                device=device,
+                dtype=dtype,
+                text=options.text,
+                seconds=options.seconds,
+                steps=options.steps,
+                keep=options.keep,
             )
         ]
         write_json(options.json, "parity", path, {"results": rows})
