@@ -8,6 +8,7 @@ engine.generate_tokens(task, config)       upstream's `_generate_iterative`, to 
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ from omnivoice_triton.engine.step_graphs import Capture, CudaCapture, run_eagerl
 from omnivoice_triton.engine.tiles import Tiles
 from omnivoice_triton.engine.weights import BackboneWeights
 from omnivoice_triton.speech import InputError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_ROWS = 4096
 """Packed rows of the largest bucket: 8 clones of 6 s take 3,700."""
@@ -143,6 +146,7 @@ class Engine:
             InputError: it can't be decoded, or not by an engine of this size.
         """
         draws = None
+        self._check_open()
         if self.noise == "torch":
             with self._on_device():
                 generator = torch.Generator(device=self.device).manual_seed(request.seed % 2**63)
@@ -165,8 +169,8 @@ class Engine:
 
     def start(self) -> None:
         """Step in a background thread from now on; a second call does nothing."""
+        self._check_open()
         if self._thread is None:
-            self._closing = False
             self._thread = threading.Thread(target=self._serve, name="omnivoice-turbo", daemon=True)
             self._thread.start()
 
@@ -199,6 +203,7 @@ class Engine:
         Raises:
             InputError: an item can't be decoded; none is then.
         """
+        self._check_open()
         options = DecodeOptions.from_config(gen_config)
         prompts = [self.prompts.from_task(task, i, gen_config.denoise) for i in range(task.batch_size)]
         draws: Sequence[TorchDraws | None] = [None] * len(prompts)
@@ -268,6 +273,10 @@ class Engine:
             results.append((branches[0], branches[1] if options.guided else None))
         return results
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise InputError("this engine is closed: make a new one")
+
     def _job(self, request: Request, draws: TorchDraws | None) -> Job:
         """A checked job: whatever could break a step is refused here, in the caller's hands."""
         prompt, options, grid = request.prompt, request.options, self.runner.grid
@@ -319,7 +328,14 @@ class Engine:
 
     def _serve(self) -> None:
         while not self._closing:
-            if not self.step():
+            try:
+                busy = self.step()
+            except Exception as error:
+                # Nobody else would ever tell those who wait.
+                logger.exception("the turbo engine failed a step")
+                self._scheduler.abort(error)
+                continue
+            if not busy and not self._closing:
                 self._scheduler.wait()
 
     def _join_caller(self) -> torch.cuda.Stream | None:
