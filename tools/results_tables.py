@@ -1,0 +1,148 @@
+"""Write the tables of README.md and docs/results.md from the JSON under bench/results.
+
+    python tools/results_tables.py           rewrite
+    python tools/results_tables.py --check   exit code 1 if a file differs from what its JSON says
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+PAGES = ("README.md", "docs/results.md")
+BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.S)
+
+Rows = list[list[str]]
+
+
+def load(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    if not document.get("results"):
+        raise SystemExit(f"bench/results/{name}.json holds no results")
+    return document
+
+
+def markdown(head: list[str], rows: Rows) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def stamp(document: dict[str, Any], name: str) -> str:
+    env = document["environment"]
+    versions = ", ".join(f"{p} {env['versions'][p]}" for p in ("torch", "triton", "transformers", "omnivoice"))
+    gpu = env["gpus"][0]["name"] if env.get("gpus") else "no GPU"
+    weights = f"; {document['checkpoint']} weights" if "checkpoint" in document else ""
+    return f"\n{gpu}, {env['date'][:10]}, {versions}{weights}. Figures: `bench/results/{name}.json`.\n"
+
+
+def modes_table() -> str:
+    """Latency of the 5 s utterance by mode, fp16 and bf16."""
+    document = load("speed")
+    by = {(r["mode"], r["dtype"]): r for r in document["results"] if r["case"] == "en 5 s"}
+    rows = []
+    for mode in dict.fromkeys(mode for mode, _ in by if mode != "base again"):
+        row = [f"`{mode}`"]
+        for dtype in ("fp16", "bf16"):
+            r = by[mode, dtype]
+            row += [f"{r['median_ms']:.0f} ms", f"{r['ratio_to_base']:.3f}", f"{r['cold_ms'] / 1000:.1f} s"]
+        rows.append([*row, f"{by[mode, 'fp16']['speed_x']:.0f}x", f"{by[mode, 'fp16']['peak_vram_mb'] / 1024:.2f} GiB"])
+    head = ["mode", "fp16", "of base", "first call", "bf16", "of base", "first call", "times real time", "peak memory"]
+    drift = max(abs(r["ratio_to_base"] - 1) for (mode, _), r in by.items() if mode == "base again")
+    note = (
+        "\nA 5 s utterance, 32 steps, guidance 2, batch 1: wall clock around `generate()`, warm median. "
+        f"Base measured again at the end differed by {100 * drift:.0f} %, so much for the ratios' noise.\n"
+    )
+    return markdown(head, rows) + note + stamp(document, "speed")
+
+
+def cases_table() -> str:
+    """Every case of the speed benchmark, fp16 milliseconds."""
+    document = load("speed")
+    found = [r for r in document["results"] if r["dtype"] == "fp16" and r["mode"] != "base again"]
+    modes, cases = (list(dict.fromkeys(r[key] for r in found)) for key in ("mode", "case"))
+    at = {(r["mode"], r["case"]): r for r in found}
+    rows = [
+        [case, *(f"{at[m, case]['median_ms']:.0f} ({at[m, case]['ratio_to_base']:.2f})" for m in modes)]
+        for case in cases
+    ]
+    return markdown(["fp16 ms (of base)", *modes], rows) + stamp(document, "speed")
+
+
+def kernels_table() -> str:
+    """Kernels beside PyTorch eager."""
+    document = load("kernels")
+    rows = [
+        [
+            r["kernel"],
+            r["dtype"],
+            r["shape"],
+            f"{r['eager']['do_bench_us']:.1f} / {r['triton']['do_bench_us']:.1f}",
+            f"{r['speedup']['do_bench']:.2f}x",
+            f"{r['speedup']['graph']:.2f}x",
+            f"{r['speedup']['graph_cold']:.2f}x",
+        ]
+        for r in document["results"]
+    ]
+    head = ["kernel", "dtype", "shape", "eager / Triton, µs", "do_bench", "in a graph", "in a graph, L2 cold"]
+    return markdown(head, rows) + stamp(document, "kernels")
+
+
+def parity_table() -> str:
+    """Hidden-state cosines and logit error of each mode."""
+    document = load("parity")
+    layers = list(document["results"][0]["layers"])
+    rows = [
+        [
+            r["dtype"],
+            f"`{r['mode']}`",
+            *(f"{r['layers'][layer]['cosine']:.6f}" for layer in layers),
+            f"{r['logit_error_ratio']:.2f}x",
+            f"{100 * min(s['screened_argmax_agreement'] for s in r['steps']):.2f} %",
+            "pass" if r["passed"] else "FAIL",
+        ]
+        for r in document["results"]
+    ]
+    head = ["dtype", "mode", *(f"layer {layer}" for layer in layers), "logit error of base's", "screened argmax", ""]
+    return markdown(head, rows) + stamp(document, "parity")
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "modes": modes_table,
+    "cases": cases_table,
+    "kernels": kernels_table,
+    "parity": parity_table,
+}
+
+
+def render(page: str) -> str:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m['name']]()}{m[3]}", text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    stale = []
+    for page in PAGES:
+        wanted = render(page)
+        if wanted != (ROOT / page).read_text(encoding="utf-8"):
+            stale.append(page)
+            if not options.check:
+                (ROOT / page).write_text(wanted, encoding="utf-8")
+    if stale:
+        print(("differs from its JSON: " if options.check else "rewrote ") + ", ".join(stale))
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
