@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from omnivoice_triton.kernels import int8_qk_attention, launch_count, reference, reset_launch_count
+from omnivoice_triton.kernels import int8_qk_attention, launch, launch_count, reference, reset_launch_count
 from omnivoice_triton.kernels.attention import _LaunchCounter
 
-from .kernel_checks import DTYPES, Inputs, assert_caught, assert_close, name, relative_error
+from .kernel_checks import DTYPES, Inputs, assert_caught, assert_close, assert_same_bits, name, relative_error
 
 Heads = tuple[int, int]
 
@@ -95,6 +95,18 @@ def test_as_accurate_as_its_quantisation_allows(dim: int, dtype: torch.dtype, de
     assert relative_error(ours, exact) < 0.03
     cosine = F.cosine_similarity(ours.double().flatten(), exact.flatten(), dim=0).item()
     assert cosine > 0.99, f"cosine {cosine:.5f}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=name)
+def test_probabilities_are_rounded(dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P V is a product of 16-bit values, as on tensor cores; only its sum is kept in fp32."""
+    inputs = make_inputs(20, device, dtype, (100, 60), 100, (4, 2), 64)
+    twin = reference.int8_qk_attention(*inputs)
+    assert_same_bits(int8_qk_attention(*inputs), twin, rate=0.99)
+    monkeypatch.setattr(reference, "attention_tile", lambda dim, _, cores: launch.attention_tile(dim, dtype, cores))
+    unrounded = reference.int8_qk_attention(*(x.float() for x in inputs[:3]), inputs[3])
+    with pytest.raises(AssertionError, match="bit-equal"):
+        assert_same_bits(unrounded.to(dtype), twin, rate=0.99)
 
 
 def test_exact_twin_is_sdpa(device: str) -> None:

@@ -49,7 +49,7 @@ def check(inputs: tuple[torch.Tensor, ...]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize(
     ("heads", "dim"),
-    [((16, 8), 128), ((4, 4), 64), ((3, 1), 6), ((2, 1), 2), ((5, 3), 40), ((1, 1), 514), ((18, 6), 96)],
+    [((16, 8), 128), ((4, 4), 64), ((3, 1), 6), ((2, 1), 2), ((5, 3), 40), ((3, 2), 514), ((18, 6), 96)],
 )
 def test_equals_twin(heads: tuple[int, int], dim: int, dtype: torch.dtype, device: str) -> None:
     check(make_inputs(dim, device, dtype, 2, 3, heads, dim))
@@ -60,6 +60,12 @@ def test_equals_twin(heads: tuple[int, int], dim: int, dtype: torch.dtype, devic
 @pytest.mark.parametrize(("batch", "length"), [(2, 145), (1, 512), (16, 300)])
 def test_equals_twin_large(batch: int, length: int, dtype: torch.dtype, device: str) -> None:
     check(make_inputs(length, device, dtype, batch, length, (16, 8), 128))
+
+
+def test_halves_of_the_tables_may_differ(device: str) -> None:
+    q, k, q_weight, k_weight, cos, sin = make_inputs(9, device, torch.float32, 2, 3, (4, 2), 64)
+    scale = torch.linspace(0.5, 1.5, 64, device=device)
+    check((q, k, q_weight, k_weight, cos * scale, sin * scale.flip(0)))
 
 
 def test_tables_per_item(device: str) -> None:
