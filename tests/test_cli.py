@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import tqdm
 from safetensors.torch import load_file, save_file
 
 from omnivoice_triton import DownloadError, GenerationOptions, NotEnoughMemory, Speech, __version__, checkpoint
@@ -687,21 +690,35 @@ def test_no_bar_but_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
             assert report is None
 
 
-def test_the_bar_follows_a_text_that_is_split(
-    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Standard error as a terminal, where bars draw every change at once. (No fixture: pytest sets stderr anew.)"""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(console, "BAR_DELAY_S", 0.0)
-    monkeypatch.setenv("TQDM_MININTERVAL", "0")
+    monkeypatch.setattr(tqdm, "tqdm", partial(tqdm.tqdm, mininterval=0))
+    return terminal
+
+
+def test_the_bar_keeps_up_with_a_total_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_a_terminal(monkeypatch)
+    with console.Console().progress("step") as report:
+        report(1, 2)
+        report(4, 6)
+    assert " 1/2 " in terminal.getvalue()
+    assert " 4/6 " in terminal.getvalue()
+
+
+def test_the_bar_follows_a_text_that_is_split(
+    run: Run, model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    terminal = on_a_terminal(monkeypatch)
     long = "This is a sentence. " * 4
     split = ["--audio-chunk-threshold", 1, "--audio-chunk-duration", 2, "--num-step", 2, "--mode", "base"]
-    done = run("say", long, "-o", tmp_path / "x.wav", "--model", model, *split)
-    assert done.code == 0
+    assert run("say", long, "-o", tmp_path / "x.wav", "--model", model, *split).code == 0
     drawn = terminal.getvalue()
-    assert "step" in drawn
-    totals = {part.split("/")[1].split()[0] for part in drawn.split("\r") if "/" in part and "%" in part}
-    assert max(int(t) for t in totals if t.isdigit()) > 2  # more than one decoding loop
+    done, total = map(int, re.findall(r" (\d+)/(\d+) ", drawn)[-1])
+    assert done == total
+    assert total >= 3 * 2  # several pieces of two steps each
     assert "Loading weights" not in drawn
 
 

@@ -92,6 +92,8 @@ def test_an_installed_package_has_no_commit(tmp_path: Path, monkeypatch: pytest.
     package.mkdir(parents=True)
     git(tmp_path, "init", "-q")
     (tmp_path / "pyproject.toml").write_text("", encoding="utf-8")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "theirs")
     monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
     assert environment.git_state() == (None, None)
 

@@ -51,25 +51,18 @@ class Switch(argparse.Action):
         setattr(namespace, self.dest, not str(option).startswith("--no-"))
 
 
-def add_flag(
-    group: argparse._ActionsContainer, *names: str, aliases: Sequence[str] = (), **settings: Any
-) -> argparse.Action:
-    """Add a flag; its snake_case spelling and `aliases` work too and don't show in the help.
+def add_flag(group: argparse._ActionsContainer, *names: str, **settings: Any) -> None:
+    """Add a flag, and its snake_case spelling, which does not show in the help.
 
     Args:
         group: parser or argument group.
         *names: kebab-case names, such as `-o`, `--output`.
-        aliases: further hidden names.
         **settings: as for `add_argument`.
     """
     action = group.add_argument(*names, **settings)
     snakes = [f"--{name[2:].replace('-', '_')}" for name in names if name.startswith("--") and "-" in name[2:]]
-    hidden = [*snakes, *aliases]
-    if hidden:
-        # Not given, it must not undo the default of the visible one.
-        twin = {**settings, "dest": action.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-        group.add_argument(*hidden, **{**twin, "required": False} if settings.get("required") else twin)
-    return action
+    if snakes:
+        group.add_argument(*snakes, **{**settings, "dest": action.dest, "help": argparse.SUPPRESS})
 
 
 def add_generation_options(group: argparse._ActionsContainer) -> None:
