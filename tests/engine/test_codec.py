@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from omnivoice_triton.checkpoint import make_checkpoint
 from omnivoice_triton.config import GenerationOptions
 from omnivoice_triton.engine import codec as codec_module
 from omnivoice_triton.engine.codec import CodecDecoder
@@ -79,6 +81,18 @@ def test_equals_upstream_in_float32(frames: int, precision: str) -> None:
     [got] = CodecDecoder.from_upstream(small_tokenizer(), precision=precision).decode(codes)
     assert got.dtype == torch.float32
     assert relative(got, upstream_decode(small_tokenizer(), codes)) <= 1e-5
+
+
+def test_equals_upstream_on_the_tiny_checkpoint(tmp_path: Path) -> None:
+    from transformers import HiggsAudioV2TokenizerModel
+
+    made = make_checkpoint(tmp_path / "tiny", "tiny")
+    tokenizer = HiggsAudioV2TokenizerModel.from_pretrained(made / "audio_tokenizer").eval()
+    codes = torch.randint(0, 1024, (8, 60), generator=torch.Generator().manual_seed(0))
+    want = upstream_decode(tokenizer, codes)
+    decoder = CodecDecoder.from_upstream(tokenizer)
+    assert relative(decoder.decode(codes)[0], want) <= 1e-5
+    assert relative(decoder.decode_windowed(codes, 32), want) <= 1e-5
 
 
 def test_bfloat16_is_close_and_ends_in_float32() -> None:

@@ -130,6 +130,23 @@ def test_rows_of_a_larger_tensor(dtype: torch.dtype, samples: int, device: str) 
     check(triton_snake(**parts, out=poison(parts["x"])), want, slack)
 
 
+@pytest.mark.parametrize("strided", ["x", "residual"])
+def test_x_and_residual_may_differ_in_strides(strided: str, device: str) -> None:
+    inputs = make((2, 3, 40), torch.float32, device, seed=8)
+    whole = torch.full((2, 5, 64), float("nan"), device=device)
+    whole[:, 1:4, 16:56] = inputs[strided]
+    inputs[strided] = whole[:, 1:4, 16:56]
+    _, want, slack = exact(inputs)
+    check(triton_snake(**inputs), want, slack)
+
+
+def test_a_dead_channel_passes_through(device: str) -> None:
+    """alpha 0: the 1e-9 keeps 0 / 0 away."""
+    x = torch.randn(1, 2, 9, device=device)
+    y = triton_snake(x, torch.tensor([0.0, 1.0], device=device))
+    assert torch.equal(y[:, 0], x[:, 0])
+
+
 def test_in_place(device: str) -> None:
     inputs = make((2, 3, 1030), torch.float32, device, seed=5)
     want_total, want = triton_add_snake(**inputs)

@@ -87,7 +87,7 @@ class CudaCapture:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             output = run()
         self.used_bytes += torch.cuda.memory_reserved(self._device) - reserved
         return graph, output
