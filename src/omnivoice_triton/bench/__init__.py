@@ -1,1 +1,1 @@
-"""Timing, and the stamp of the machine that every figure carries."""
+"""Timing on the GPU: kernels, modes, and memory over many lengths."""
