@@ -12,8 +12,9 @@ import torch
 from omnivoice_triton.engine.layout import Bucket
 from omnivoice_triton.engine.ops import Ops
 from omnivoice_triton.engine.tiles import Tiles
-from omnivoice_triton.engine.weights import BackboneWeights
+from omnivoice_triton.engine.weights import BackboneWeights, LayerWeights
 from omnivoice_triton.engine.workspace import Activations, Workspace
+from omnivoice_triton.kernels.tiles import GemmTile
 
 
 class Backbone:
@@ -53,18 +54,7 @@ class Backbone:
         first = w.layers[0].input_norm
         ops.embed_rows(tables["rows"], prompt, canvas, w.audio_embedding, first, eps, x=a.x, y=a.y)
         for index, layer in enumerate(w.layers):
-            torch.mm(a.y, layer.qkv.t(), out=a.qkv)
-            ops.qk_norm_rope(
-                a.qkv,
-                tables["rows"],
-                self._cos,
-                self._sin,
-                layer.q_norm,
-                layer.k_norm,
-                eps,
-                q_heads=s.q_heads,
-                kv_heads=s.kv_heads,
-            )
+            self._qkv(layer, tables["rows"], a)
             ops.attention(
                 a.qkv,
                 tables["tiles"],
@@ -74,22 +64,54 @@ class Backbone:
                 tile=attention_tile,
                 out=a.attended,
             )
-            ops.add_norm(self._project("o", a.attended, layer.o, a), a.x, layer.post_norm, eps, y=a.y)
-            torch.mm(a.y, layer.gate_up.t(), out=a.gate_up)
-            ops.swiglu(a.gate_up[:, : s.intermediate], a.gate_up[:, s.intermediate :], out=a.activated)
-            delta = self._project("down", a.activated, layer.down, a)
+            ops.add_norm(self._o(layer, a), a.x, layer.post_norm, eps, y=a.y)
+            delta = self._mlp(layer, a)
             if index + 1 < s.layers:
                 ops.add_norm(delta, a.x, w.layers[index + 1].input_norm, eps, y=a.y)
             else:
                 ops.add_norm(delta, a.x, w.final_norm, eps, y=a.y, pick=tables["heads"])
         return torch.mm(a.y, w.audio_heads.t(), out=a.logits)
 
-    def _project(self, name: str, x: torch.Tensor, weight: torch.Tensor, a: Activations) -> torch.Tensor:
-        """x times weightᵀ as [R, H], or as fp32 partial sums [P, R, H] where the tile table says so."""
-        rows, width = x.shape[0], weight.shape[0]
-        tile = self.tiles.for_gemm(name, rows)
+    def _qkv(self, layer: LayerWeights, rows: torch.Tensor, a: Activations) -> None:
+        """a.y to a.qkv, with q and k normed and rotated."""
+        s = self.weights.shape
+        tile = self.tiles.for_gemm("qkv", a.y.shape[0])
+        angles = (rows, self._cos, self._sin, layer.q_norm, layer.k_norm, s.eps)
+        heads = {"q_heads": s.q_heads, "kv_heads": s.kv_heads}
         if tile is None:
-            return torch.mm(x, weight.t(), out=a.delta)
-        partials = a.partials[: tile.splits * rows * width].view(tile.splits, rows, width)
-        self.ops.split_k(x, weight, tile, partials=partials)
+            torch.mm(a.y, layer.qkv.t(), out=a.qkv)
+            self.ops.qk_norm_rope(a.qkv, *angles, **heads)
+        else:
+            self.ops.qkv_rope(a.y, layer.qkv, *angles, tile, **heads, qkv=a.qkv)
+
+    def _o(self, layer: LayerWeights, a: Activations) -> torch.Tensor:
+        """a.attended to what the layer adds, [R, H] or fp32 partial sums [P, R, H]."""
+        tile = self.tiles.for_gemm("o", a.y.shape[0])
+        if tile is None:
+            return torch.mm(a.attended, layer.o.t(), out=a.delta)
+        partials = self._partials(tile, a)
+        self.ops.split_k(a.attended, layer.o, tile, partials=partials)
         return partials
+
+    def _mlp(self, layer: LayerWeights, a: Activations) -> torch.Tensor:
+        """a.y to what the layer adds, [R, H] or fp32 partial sums [P, R, H]."""
+        rows, middle = a.y.shape[0], self.weights.shape.intermediate
+        fused, down = self.tiles.for_gemm("gate_up", rows), self.tiles.for_gemm("down", rows)
+        if fused is not None:
+            self.ops.gate_up(a.y, layer.gate_up, fused, out=a.activated)
+        else:
+            torch.mm(a.y, layer.gate_up.t(), out=a.gate_up)
+            if down is not None and down.swiglu:
+                partials = self._partials(down, a)
+                self.ops.split_k(a.gate_up, layer.down, down, partials=partials, swiglu=True)
+                return partials
+            self.ops.swiglu(a.gate_up[:, :middle], a.gate_up[:, middle:], out=a.activated)
+        if down is None:
+            return torch.mm(a.activated, layer.down.t(), out=a.delta)
+        partials = self._partials(down, a)
+        self.ops.split_k(a.activated, layer.down, down, partials=partials)
+        return partials
+
+    def _partials(self, tile: GemmTile, a: Activations) -> torch.Tensor:
+        rows, hidden = a.x.shape
+        return a.partials[: tile.splits * rows * hidden].view(tile.splits, rows, hidden)

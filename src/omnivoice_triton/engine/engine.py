@@ -96,7 +96,7 @@ class Engine:
             if capture is None:
                 capture = CudaCapture(self.device) if self._captures_graphs else run_eagerly
             self.runner = StepRunner(
-                Backbone(self.weights, get_ops(self.backend), tiles, max_rows),
+                Backbone(self.weights, get_ops(self.backend, pdl=tiles.pdl), tiles, max_rows),
                 DecodeState(self.weights, max_rows, max_items),
                 grid,
                 capture,

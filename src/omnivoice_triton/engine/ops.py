@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class Ops:
     add_norm: Op
     swiglu: Op
     split_k: Op
+    qkv_rope: Op
+    gate_up: Op
     score_cells: Op
     select_cells: Op
 
@@ -55,8 +58,8 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     return backend
 
 
-def get_ops(backend: str) -> Ops:
-    """The operations of `triton` or `reference`."""
+def get_ops(backend: str, *, pdl: bool = False) -> Ops:
+    """The operations of `triton` or `reference`; with `pdl` Triton's are launched dependent on the kernel before."""
     if backend == "reference":
         from omnivoice_triton.kernels import engine_reference as ref
 
@@ -68,6 +71,8 @@ def get_ops(backend: str) -> Ops:
             add_norm=ref.packed_add_norm,
             swiglu=ref.swiglu,
             split_k=ref.split_k,
+            qkv_rope=ref.qkv_rope,
+            gate_up=ref.gate_up,
             score_cells=ref.score_cells,
             select_cells=ref.select_cells,
         )
@@ -75,12 +80,14 @@ def get_ops(backend: str) -> Ops:
 
     return Ops(
         backend,
-        embed_rows=embed.triton_embed_rows,
-        qk_norm_rope=qkv.triton_qk_norm_rope_packed,
-        attention=varlen_attention.triton_varlen_attention,
-        add_norm=packed_norm.triton_packed_add_norm,
+        embed_rows=partial(embed.triton_embed_rows, pdl=pdl),
+        qk_norm_rope=partial(qkv.triton_qk_norm_rope_packed, pdl=pdl),
+        attention=partial(varlen_attention.triton_varlen_attention, pdl=pdl),
+        add_norm=partial(packed_norm.triton_packed_add_norm, pdl=pdl),
         swiglu=swiglu.triton_swiglu_forward,
-        split_k=gemm.triton_split_k,
-        score_cells=unmask.triton_score_cells,
-        select_cells=unmask.triton_select_cells,
+        split_k=partial(gemm.triton_split_k, pdl=pdl),
+        qkv_rope=partial(gemm.triton_qkv_rope, pdl=pdl),
+        gate_up=partial(gemm.triton_gate_up, pdl=pdl),
+        score_cells=partial(unmask.triton_score_cells, pdl=pdl),
+        select_cells=partial(unmask.triton_select_cells, pdl=pdl),
     )

@@ -1,10 +1,12 @@
 """Which tile each kernel takes at how many rows: data, one JSON file per GPU family, made by `omnivoice-triton tune`.
 
-    {"attention": [{"up_to": 1024, "tile": {"rows": 32, …}}, …],
-     "gemm": {"o": [{"up_to": 512, "tile": {"block_m": 64, …}}], "down": […]}}
+    {"pdl": true,
+     "attention": [{"up_to": 1024, "tile": {"rows": 32, …}}, …],
+     "gemm": {"qkv": […], "o": [{"up_to": 512, "tile": {"block_m": 64, …}}], "gate_up": […], "down": […]}}
 
 Entries are sorted; the first whose `up_to` is not below the packed rows counts. Above the last entry attention keeps
-its default, and a GEMM is cuBLAS's, as it is without an entry.
+its default, and a GEMM is cuBLAS's, as it is without an entry. A tile for `qkv` folds QK-norm and RoPE into the GEMM,
+one for `gate_up` folds SwiGLU in, one for `o` or `down` leaves partial sums to the norm that follows.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from omnivoice_triton.engine.weights import BackboneShape
 from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile, varlen_tile
 from omnivoice_triton.speech import InputError
 
-SPLIT_GEMMS = ("o", "down")
-"""GEMMs whose output goes into an add + norm, which can sum partial products for free."""
+GEMMS = ("qkv", "o", "gate_up", "down")
+_SUMMED = ("o", "down")  # their output goes into an add + norm, which adds partial sums up
 
 Tile = TypeVar("Tile", GemmTile, VarlenTile)
 Steps = tuple[tuple[int, Tile], ...]
@@ -33,20 +35,22 @@ class Tiles:
     default_attention: VarlenTile
     attention: tuple[tuple[int, VarlenTile], ...] = ()
     gemm: Mapping[str, tuple[tuple[int, GemmTile], ...]] = field(default_factory=dict)
+    pdl: bool = False
+    """Launch kernels dependent on the one before (compute capability 9.0 and up)."""
 
     def for_attention(self, rows: int) -> VarlenTile:
         """The attention tile at so many packed rows."""
         return next((tile for up_to, tile in self.attention if rows <= up_to), self.default_attention)
 
     def for_gemm(self, name: str, rows: int) -> GemmTile | None:
-        """The split-K tile of `o` or `down` at so many rows, or None for cuBLAS."""
+        """The tile of one of `GEMMS` at so many rows, or None for cuBLAS."""
         return next((tile for up_to, tile in self.gemm.get(name, ()) if rows <= up_to), None)
 
     def partial_floats(self, max_rows: int, hidden: int) -> int:
         """fp32 values that the largest set of partial sums takes."""
         most = 0
-        for steps in self.gemm.values():
-            for up_to, tile in steps:
+        for name in _SUMMED:
+            for up_to, tile in self.gemm.get(name, ()):
                 most = max(most, tile.splits * min(up_to, max_rows) * hidden)
         return most
 
@@ -66,14 +70,16 @@ class Tiles:
         Raises:
             InputError: an unknown GEMM or field, or unsorted entries.
         """
-        unknown = set(data.get("gemm", {})) - set(SPLIT_GEMMS)
+        unknown = set(data.get("gemm", {})) - set(GEMMS)
         if unknown:
-            raise InputError(f"tile table names GEMM {min(unknown)!r}: wanted {' or '.join(SPLIT_GEMMS)}")
-        return cls(
-            default_attention,
-            _steps(VarlenTile, data.get("attention", [])),
-            {name: _steps(GemmTile, entries) for name, entries in data.get("gemm", {}).items()},
-        )
+            raise InputError(f"tile table names GEMM {min(unknown)!r}: wanted one of {', '.join(GEMMS)}")
+        gemm = {name: _steps(GemmTile, entries) for name, entries in data.get("gemm", {}).items()}
+        for name, steps in gemm.items():
+            if name not in _SUMMED and any(tile.splits != 1 for _, tile in steps):
+                raise InputError(f"tile table splits K of {name}: only {' and '.join(_SUMMED)} can be summed")
+            if name != "down" and any(tile.swiglu for _, tile in steps):
+                raise InputError(f"tile table takes swiglu into {name}: only down can")
+        return cls(default_attention, _steps(VarlenTile, data.get("attention", [])), gemm, bool(data.get("pdl", False)))
 
 
 def _steps(kind: type[Tile], entries: list[dict[str, Any]]) -> Steps[Tile]:

@@ -18,6 +18,7 @@ import triton.language as tl
 
 from omnivoice_triton.kernels import launch, tables
 from omnivoice_triton.kernels.launch import round_to
+from omnivoice_triton.kernels.pdl import launch_options, wait_for_inputs
 
 _WIDTH = tl.constexpr(tables.ROW_WIDTH)
 _SOURCE = tl.constexpr(tables.ROW_SOURCE)
@@ -38,7 +39,9 @@ def _embed_rows_kernel(
     C: tl.constexpr,
     H: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait_for_inputs(PDL)
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK_H)
     mask = cols < H
@@ -73,6 +76,7 @@ def triton_embed_rows(
     *,
     x: torch.Tensor,
     y: torch.Tensor,
+    pdl: bool = False,
 ) -> None:
     """Embed every packed row into `x` and its RMSNorm into `y`.
 
@@ -85,6 +89,7 @@ def triton_embed_rows(
         eps: added to the mean square.
         x: [R, H], written.
         y: [R, H], written.
+        pdl: launch dependent on the kernel before (see `pdl`).
 
     Raises:
         ValueError: a shape, dtype or device that doesn't fit.
@@ -116,4 +121,5 @@ def triton_embed_rows(
             H=width,
             BLOCK_H=tile.block,
             num_warps=tile.num_warps,
+            **launch_options(pdl),
         )

@@ -127,12 +127,43 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor, *, out: torch.Tensor) -> None:
     torch.mul(F.silu(gate), up, out=out)
 
 
-def split_k(x: torch.Tensor, weight: torch.Tensor, tile: GemmTile, *, partials: torch.Tensor) -> None:
+def split_k(
+    x: torch.Tensor, weight: torch.Tensor, tile: GemmTile, *, partials: torch.Tensor, swiglu: bool = False
+) -> None:
     """Twin of `gemm.triton_split_k`: partial products over equal chunks of K, in fp32."""
+    if swiglu:
+        gate, up = x.chunk(2, dim=-1)
+        x = F.silu(gate) * up
     chunk = -(-x.shape[1] // tile.splits)
     for p in range(tile.splits):
         at = slice(p * chunk, (p + 1) * chunk)
         partials[p] = x[:, at].float() @ weight[:, at].float().T
+
+
+def qkv_rope(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    rows: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    q_weight: torch.Tensor,
+    k_weight: torch.Tensor,
+    eps: float,
+    tile: GemmTile,
+    *,
+    q_heads: int,
+    kv_heads: int,
+    qkv: torch.Tensor,
+) -> None:
+    """Twin of `gemm.triton_qkv_rope`; `tile` changes nothing here."""
+    torch.mm(x, weight.t(), out=qkv)
+    qk_norm_rope_packed(qkv, rows, cos, sin, q_weight, k_weight, eps, q_heads=q_heads, kv_heads=kv_heads)
+
+
+def gate_up(x: torch.Tensor, weight: torch.Tensor, tile: GemmTile, *, out: torch.Tensor) -> None:
+    """Twin of `gemm.triton_gate_up`; `tile` changes nothing here."""
+    gate, up = (x @ weight.t()).chunk(2, dim=-1)
+    swiglu(gate, up, out=out)
 
 
 def philox_uniform(

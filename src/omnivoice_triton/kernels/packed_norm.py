@@ -18,6 +18,7 @@ import triton.language as tl
 
 from omnivoice_triton.kernels import launch
 from omnivoice_triton.kernels.launch import round_to
+from omnivoice_triton.kernels.pdl import launch_options, wait_for_inputs
 
 
 @triton.jit(do_not_specialize=["partial_stride"])
@@ -33,7 +34,9 @@ def _packed_add_norm_kernel(
     PARTIALS: tl.constexpr,
     PICK: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait_for_inputs(PDL)
     to = tl.program_id(0).to(tl.int64)
     row = to
     if PICK:
@@ -65,6 +68,7 @@ def triton_packed_add_norm(
     *,
     y: torch.Tensor,
     pick: torch.Tensor | None = None,
+    pdl: bool = False,
 ) -> None:
     """Add `delta` to `residual` in place and write the RMSNorm of the sum; see the module.
 
@@ -75,6 +79,7 @@ def triton_packed_add_norm(
         eps: added to the mean square.
         y: [R, H], or [Q, H] with `pick`; written.
         pick: [Q] int32 rows, or None for all.
+        pdl: launch dependent on the kernel before (see `pdl`).
 
     Raises:
         ValueError: a shape, dtype or device that doesn't fit.
@@ -111,4 +116,5 @@ def triton_packed_add_norm(
             PICK=pick is not None,
             BLOCK_H=tile.block,
             num_warps=tile.num_warps,
+            **launch_options(pdl),
         )

@@ -30,6 +30,7 @@ import triton.language as tl
 
 from omnivoice_triton.kernels import launch, tables
 from omnivoice_triton.kernels.launch import device_function, loop_bound
+from omnivoice_triton.kernels.pdl import launch_options, wait_for_inputs
 
 _T_WIDTH = tl.constexpr(tables.TARGET_WIDTH)
 _T_COND = tl.constexpr(tables.TARGET_COND)
@@ -128,7 +129,9 @@ def _score_kernel(
     KEEP: tl.constexpr,
     FROM_BUFFER: tl.constexpr,
     BLOCK_V: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait_for_inputs(PDL)
     target = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1)
     entry = targets_ptr + target * _T_WIDTH
@@ -241,7 +244,9 @@ def _select_kernel(
     C: tl.constexpr,
     W: tl.constexpr,
     BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait_for_inputs(PDL)
     entry = items_ptr + tl.program_id(0) * _I_WIDTH
     slot = tl.load(entry + _I_SLOT)
     if slot < 0:
@@ -310,6 +315,7 @@ def triton_score_cells(
     scores: torch.Tensor,
     position_uniforms: torch.Tensor | None = None,
     class_uniforms: torch.Tensor | None = None,
+    pdl: bool = False,
 ) -> None:
     """Proposed token and score of every cell of every target.
 
@@ -324,6 +330,7 @@ def triton_score_cells(
         scores: [T, C] fp32, written; -inf for decided cells.
         position_uniforms: [T, C] fp32 to use in place of Philox, or None.
         class_uniforms: [T, C, V + 1] fp32, given with the other or not at all.
+        pdl: launch dependent on the kernel before (see `pdl`).
 
     Raises:
         ValueError: a shape, dtype or device that doesn't fit.
@@ -366,6 +373,7 @@ def triton_score_cells(
             FROM_BUFFER=from_buffer,
             BLOCK_V=max(16, triton.next_power_of_2(vocabulary - 1)),
             num_warps=4,
+            **launch_options(pdl),
         )
 
 
@@ -377,6 +385,7 @@ def triton_select_cells(
     *,
     canvas: torch.Tensor,
     slots: torch.Tensor,
+    pdl: bool = False,
 ) -> None:
     """Write the tokens of each request's k best undecided cells into the canvas, and count the step.
 
@@ -387,6 +396,7 @@ def triton_select_cells(
         scores: [T, C] fp32.
         canvas: [F, C] int32, written.
         slots: [S, 8 + W] int32; the step of each request in `items` that isn't done grows by one.
+        pdl: launch dependent on the kernel before (see `pdl`).
 
     Raises:
         ValueError: a shape, dtype or device that doesn't fit.
@@ -413,4 +423,5 @@ def triton_select_cells(
             # 1,000 cells (5 s) are one block; longer requests loop over blocks that lie in L1.
             BLOCK=1024,
             num_warps=4,
+            **launch_options(pdl),
         )

@@ -18,6 +18,7 @@ import triton.language as tl
 
 from omnivoice_triton.kernels import launch, tables
 from omnivoice_triton.kernels.launch import loop_bound, round_to
+from omnivoice_triton.kernels.pdl import launch_options, wait_for_inputs
 from omnivoice_triton.kernels.tiles import VarlenTile
 
 _WIDTH = tl.constexpr(tables.TILE_WIDTH)
@@ -40,7 +41,9 @@ def _varlen_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    wait_for_inputs(PDL)
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
     length = tl.load(tiles_ptr + tile * _WIDTH + _LENGTH)
@@ -94,6 +97,7 @@ def triton_varlen_attention(
     scale: float,
     tile: VarlenTile,
     out: torch.Tensor,
+    pdl: bool = False,
 ) -> None:
     """Attend within segments; rows that no tile covers keep what `out` held.
 
@@ -105,6 +109,7 @@ def triton_varlen_attention(
         scale: of the scores before the softmax.
         tile: how to cut.
         out: [R, q_heads * D], written.
+        pdl: launch dependent on the kernel before (see `pdl`).
 
     Raises:
         ValueError: a shape, dtype or device that doesn't fit.
@@ -133,4 +138,5 @@ def triton_varlen_attention(
             BLOCK_D=max(16, triton.next_power_of_2(head_dim)),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            **launch_options(pdl),
         )
