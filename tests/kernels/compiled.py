@@ -76,7 +76,7 @@ def attention_kernels(capability: int, dtype: torch.dtype, width: int) -> Iterat
     types = pointers(dtype, "q", "k", "v", "out")
     types |= {"lengths_ptr": "*i32", "k8_ptr": "*i8", "k_scale_ptr": "*fp32", "scale_log2": "fp32"}
     cut = {"HKV": 8, "D": width, "UNIT": launch.stride_unit(width), "BLOCK_N": tile.block_n}
-    cut["BLOCK_D"] = max(32, triton.next_power_of_2(width))
+    cut["BLOCK_D"] = tile.block_d
     kernel = attention._quantise_keys_kernel
     keys = cut | {"MEAN_ROWS": launch.SMOOTH_ROWS}
     yield kernel.__name__, compile_for(capability, kernel, types, keys, num_warps=8, enable_fp_fusion=False)

@@ -312,9 +312,8 @@ def int8_qk_attention(
 
     tensor_cores = launch.has_tensor_cores(q.device)
     tile = launch.attention_tile(head_dim, q.dtype, tensor_cores)
-    n_blocks = triton.cdiv(length, tile.block_n)
-    block_d = max(32, triton.next_power_of_2(head_dim))
-    k8 = torch.empty((batch, kv_heads, n_blocks * tile.block_n, block_d), dtype=torch.int8, device=q.device)
+    n_blocks = launch.cdiv(length, tile.block_n)
+    k8 = torch.empty((batch, kv_heads, n_blocks * tile.block_n, tile.block_d), dtype=torch.int8, device=q.device)
     k_scale = torch.empty((batch, kv_heads, n_blocks), dtype=torch.float32, device=q.device)
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3])
     unit = launch.stride_unit(*strides)
@@ -334,12 +333,12 @@ def int8_qk_attention(
             D=head_dim,
             UNIT=unit,
             BLOCK_N=tile.block_n,
-            BLOCK_D=block_d,
+            BLOCK_D=tile.block_d,
             MEAN_ROWS=SMOOTH_ROWS,
             num_warps=8,
             enable_fp_fusion=False,  # contraction would round the INT8 values elsewhere than the twin does
         )
-        _int8_attention_kernel[(triton.cdiv(length, tile.block_m), q_heads, batch)](
+        _int8_attention_kernel[(launch.cdiv(length, tile.block_m), q_heads, batch)](
             q_ptr=q,
             k8_ptr=k8,
             k_scale_ptr=k_scale,
@@ -364,7 +363,7 @@ def int8_qk_attention(
             UNIT=unit,
             BLOCK_M=tile.block_m,
             BLOCK_N=tile.block_n,
-            BLOCK_D=block_d,
+            BLOCK_D=tile.block_d,
             INT8_DOT=tensor_cores,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,

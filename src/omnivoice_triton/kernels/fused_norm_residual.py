@@ -95,28 +95,29 @@ def triton_fused_add_rms_norm(
     launch.check_like("weight", weight, x, (width,))
     eps = launch.check_eps(eps)
     normed_out, sum_out = (None, None) if out is None else out
-    y, to_y = launch.output_rows(normed_out, x, "out[0]")
-    total, to_sum = launch.output_rows(sum_out, x, "out[1]")
+    y, y_row_stride, y_col_stride = launch.output_for(normed_out, x, "out[0]")
+    total, sum_row_stride, sum_col_stride = launch.output_for(sum_out, x, "out[1]")
     if x.numel() == 0:
         return y, total
-    source, other = launch.as_rows(x), launch.as_rows(residual)
+    source, n_rows, x_row_stride, x_col_stride = launch.as_rows(x)
+    other, _, residual_row_stride, residual_col_stride = launch.as_rows(residual)
     tile = launch.row_tile(width)
     with launch.on_device_of(x):
-        _add_rms_norm_kernel[(triton.cdiv(source.n_rows, tile.rows),)](
-            x_ptr=source.tensor,
-            residual_ptr=other.tensor,
+        _add_rms_norm_kernel[(launch.cdiv(n_rows, tile.rows),)](
+            x_ptr=source,
+            residual_ptr=other,
             weight_ptr=weight if weight.is_contiguous() else weight.contiguous(),
             y_ptr=y,
             sum_ptr=total,
-            n_rows=source.n_rows,
-            x_row_stride=source.row_stride,
-            x_col_stride=source.col_stride,
-            residual_row_stride=other.row_stride,
-            residual_col_stride=other.col_stride,
-            y_row_stride=to_y.row_stride,
-            y_col_stride=to_y.col_stride,
-            sum_row_stride=to_sum.row_stride,
-            sum_col_stride=to_sum.col_stride,
+            n_rows=n_rows,
+            x_row_stride=x_row_stride,
+            x_col_stride=x_col_stride,
+            residual_row_stride=residual_row_stride,
+            residual_col_stride=residual_col_stride,
+            y_row_stride=y_row_stride,
+            y_col_stride=y_col_stride,
+            sum_row_stride=sum_row_stride,
+            sum_col_stride=sum_col_stride,
             eps=eps,
             N=width,
             ROWS=tile.rows,

@@ -79,39 +79,39 @@ else:
         return n
 
 
-class Rows(NamedTuple):
-    """A tensor seen as rows: element (r, c) lies at r * row_stride + c * col_stride."""
-
-    tensor: torch.Tensor
-    n_rows: int
-    row_stride: int
-    col_stride: int
+def cdiv(a: int, b: int) -> int:
+    """a / b rounded up (`triton.cdiv` takes 2 us when called from Python)."""
+    return -(-a // b)
 
 
-def as_rows(x: torch.Tensor) -> Rows:
-    """`x` (…, N) as rows of N; copied only where its strides allow no such view."""
-    width = x.shape[-1]
+def as_rows(x: torch.Tensor) -> tuple[torch.Tensor, int, int, int]:
+    """`x` (…, N) as rows of N, copied only where its strides allow no such view.
+
+    Returns:
+        (tensor, number of rows, row stride, column stride): element (r, c) lies at r * row stride + c * column stride.
+    """
     if x.is_contiguous():
-        return Rows(x, x.numel() // width, width, 1)
-    flat = x if x.dim() == 2 else x.reshape(-1, width)
-    return Rows(flat, flat.shape[0], flat.stride(0), flat.stride(1))
+        width = x.shape[-1]
+        return x, x.numel() // width, width, 1
+    flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    row_stride, col_stride = flat.stride()
+    return flat, flat.shape[0], row_stride, col_stride
 
 
-def output_rows(out: torch.Tensor | None, like: torch.Tensor, name: str = "out") -> tuple[torch.Tensor, Rows]:
-    """`out`, or a new contiguous tensor like `like`, and its rows.
+def output_for(out: torch.Tensor | None, like: torch.Tensor, name: str = "out") -> tuple[torch.Tensor, int, int]:
+    """`out`, or a new contiguous tensor like `like`, with its row stride and column stride.
 
     Raises:
         ValueError: `out` differs from `like` in shape, dtype or device, or can't be written as rows in place.
     """
     if out is None:
-        out = torch.empty_like(like, memory_format=torch.contiguous_format)
-        return out, Rows(out, out.numel() // out.shape[-1], out.shape[-1], 1)
+        return torch.empty_like(like, memory_format=torch.contiguous_format), like.shape[-1], 1
     check_like(name, out, like, like.shape)
-    rows = as_rows(out)
+    flat, _, row_stride, col_stride = as_rows(out)
     folded = any(size > 1 and stride == 0 for size, stride in zip(out.shape, out.stride(), strict=True))
-    if folded or (out.numel() and rows.tensor.data_ptr() != out.data_ptr()):
+    if folded or (out.numel() and flat.data_ptr() != out.data_ptr()):
         raise ValueError(f"{name} has strides {out.stride()}: wanted rows that can be written in place")
-    return out, rows
+    return out, row_stride, col_stride
 
 
 def describe(x: object) -> str:
@@ -123,6 +123,8 @@ def describe(x: object) -> str:
 
 def check_input(name: str, x: torch.Tensor) -> None:
     """Raise ValueError unless `x` is a float tensor with at least one column, on a device that kernels run on."""
+    if isinstance(x, torch.Tensor) and x.is_cuda and x.dtype in FLOAT_DTYPES and x.dim() and x.shape[-1]:
+        return
     if not isinstance(x, torch.Tensor) or x.dtype not in FLOAT_DTYPES:
         raise ValueError(f"{name} is {describe(x)}: wanted a tensor of float32, float16 or bfloat16")
     check_device(name, x)
@@ -207,10 +209,11 @@ def row_tile(width: int) -> RowTile:
 
 
 class AttentionTile(NamedTuple):
-    """How INT8-QK attention cuts queries (block_m) and keys (block_n); the twin cuts alike."""
+    """How INT8-QK attention cuts queries (block_m) and keys (block_n), and the padded head size (block_d)."""
 
     block_m: int
     block_n: int
+    block_d: int
     num_warps: int
     num_stages: int
 
@@ -226,6 +229,7 @@ def attention_tile(head_dim: int, dtype: torch.dtype, tensor_cores: bool = True)
     Products without tensor cores (fp32, or compute capability 7.5) keep whole operands in registers: larger tiles
     than these spill. Each tile fits its GPU's shared memory, the 64 KB of 7.5 included; a test compiles them.
     """
+    block_d = max(32, triton.next_power_of_2(head_dim))
     if dtype.itemsize >= 4 or not tensor_cores:
-        return AttentionTile(32, 32, 8, 1) if head_dim <= 128 else AttentionTile(16, 16, 4, 1)
-    return AttentionTile(64, 64, 4, 2) if head_dim <= 128 else AttentionTile(64, 32, 8, 2)
+        return AttentionTile(32, 32, block_d, 8, 1) if block_d <= 128 else AttentionTile(16, 16, block_d, 4, 1)
+    return AttentionTile(64, 64, block_d, 4, 2) if block_d <= 128 else AttentionTile(64, 32, block_d, 8, 2)

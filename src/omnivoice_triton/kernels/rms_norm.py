@@ -72,21 +72,21 @@ def triton_rms_norm(
     width = x.shape[-1]
     launch.check_like("weight", weight, x, (width,))
     eps = launch.check_eps(eps)
-    y, to = launch.output_rows(out, x)
+    y, y_row_stride, y_col_stride = launch.output_for(out, x)
     if x.numel() == 0:
         return y
-    source = launch.as_rows(x)
+    source, n_rows, x_row_stride, x_col_stride = launch.as_rows(x)
     tile = launch.row_tile(width)
     with launch.on_device_of(x):
-        _rms_norm_kernel[(triton.cdiv(source.n_rows, tile.rows),)](
-            x_ptr=source.tensor,
+        _rms_norm_kernel[(launch.cdiv(n_rows, tile.rows),)](
+            x_ptr=source,
             weight_ptr=weight if weight.is_contiguous() else weight.contiguous(),
             y_ptr=y,
-            n_rows=source.n_rows,
-            x_row_stride=source.row_stride,
-            x_col_stride=source.col_stride,
-            y_row_stride=to.row_stride,
-            y_col_stride=to.col_stride,
+            n_rows=n_rows,
+            x_row_stride=x_row_stride,
+            x_col_stride=x_col_stride,
+            y_row_stride=y_row_stride,
+            y_col_stride=y_col_stride,
             eps=eps,
             N=width,
             ROWS=tile.rows,

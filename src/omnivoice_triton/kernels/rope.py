@@ -216,7 +216,7 @@ def triton_qk_norm_rope(
     (qb, qs, qh, kb, ks, kh, cb, cs, sb, ss, qob, qoh, qos, kob, koh, kos) = (stride // unit for stride in strides)
     block_h, block_half, num_warps = _tile(head_dim, max(q_heads, k_heads))
     with launch.on_device_of(q):
-        _qk_norm_rope_kernel[(batch * length, triton.cdiv(q_heads, block_h) + triton.cdiv(k_heads, block_h))](
+        _qk_norm_rope_kernel[(batch * length, launch.cdiv(q_heads, block_h) + launch.cdiv(k_heads, block_h))](
             q_ptr=q,
             k_ptr=k,
             q_weight_ptr=q_weight if q_weight.is_contiguous() else q_weight.contiguous(),

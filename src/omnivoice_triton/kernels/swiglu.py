@@ -99,24 +99,25 @@ def triton_swiglu_forward(gate: torch.Tensor, up: torch.Tensor, *, out: torch.Te
     """
     launch.check_input("gate", gate)
     launch.check_like("up", up, gate, gate.shape)
-    y, to = launch.output_rows(out, gate)
+    y, y_row_stride, y_col_stride = launch.output_for(out, gate)
     if gate.numel() == 0:
         return y
     width = gate.shape[-1]
-    left, right = launch.as_rows(gate), launch.as_rows(up)
+    left, n_rows, gate_row_stride, gate_col_stride = launch.as_rows(gate)
+    right, _, up_row_stride, up_col_stride = launch.as_rows(up)
     block_r, block_n = _tile(width)
     with launch.on_device_of(gate):
-        _swiglu_kernel[(triton.cdiv(left.n_rows, block_r), triton.cdiv(width, block_n))](
-            gate_ptr=left.tensor,
-            up_ptr=right.tensor,
+        _swiglu_kernel[(launch.cdiv(n_rows, block_r), launch.cdiv(width, block_n))](
+            gate_ptr=left,
+            up_ptr=right,
             y_ptr=y,
-            n_rows=left.n_rows,
-            gate_row_stride=left.row_stride,
-            gate_col_stride=left.col_stride,
-            up_row_stride=right.row_stride,
-            up_col_stride=right.col_stride,
-            y_row_stride=to.row_stride,
-            y_col_stride=to.col_stride,
+            n_rows=n_rows,
+            gate_row_stride=gate_row_stride,
+            gate_col_stride=gate_col_stride,
+            up_row_stride=up_row_stride,
+            up_col_stride=up_col_stride,
+            y_row_stride=y_row_stride,
+            y_col_stride=y_col_stride,
             N=width,
             BLOCK_R=block_r,
             BLOCK_N=block_n,
