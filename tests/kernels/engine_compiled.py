@@ -23,9 +23,25 @@ GEMM_TILE = {75: GemmTile(32, 32, 32, 2, 4, 1), 90: GemmTile(64, 128, 64, 2, 4, 
 
 def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[str, Any]]:
     """Every packed kernel at the sizes of the real model."""
-    names = ("prompt", "table", "weight", "x", "y", "qkv", "cos", "sin", "q_weight", "k_weight", "out", "delta", "residual")
+    names = (
+        "prompt",
+        "table",
+        "weight",
+        "x",
+        "y",
+        "qkv",
+        "cos",
+        "sin",
+        "q_weight",
+        "k_weight",
+        "out",
+        "delta",
+        "residual",
+    )
     types = pointers(dtype, *names, "w", "logits")
-    types |= {f"{name}_ptr": "*i32" for name in ("rows", "canvas", "tiles", "pick", "targets", "slots", "items", "tokens")}
+    types |= {
+        f"{name}_ptr": "*i32" for name in ("rows", "canvas", "tiles", "pick", "targets", "slots", "items", "tokens")
+    }
     types |= {f"{name}_ptr": "*fp32" for name in ("position_u", "class_u", "scores", "partials")}
     types |= {"eps": "fp32", "scale": "fp32"}
     common = {"PDL": pdl}

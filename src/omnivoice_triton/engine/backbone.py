@@ -23,16 +23,20 @@ class Backbone:
     Args:
         weights: of the model.
         ops: the back end.
-        tiles: tile choices.
+        tiles: tile choices; may be replaced by others that need no more partial sums than `partial_floats`.
         max_rows: rows of the largest bucket.
+        partial_floats: fp32 values for partial sums; by default what `tiles` needs.
     """
 
-    def __init__(self, weights: BackboneWeights, ops: Ops, tiles: Tiles, max_rows: int) -> None:
+    def __init__(
+        self, weights: BackboneWeights, ops: Ops, tiles: Tiles, max_rows: int, *, partial_floats: int | None = None
+    ) -> None:
         self.weights = weights
         self.ops = ops
         self.tiles = tiles
-        partials = tiles.partial_floats(max_rows, weights.shape.hidden)
-        self.workspace = Workspace(weights.shape, max_rows, partials, weights.dtype, weights.device)
+        if partial_floats is None:
+            partial_floats = tiles.partial_floats(max_rows, weights.shape.hidden)
+        self.workspace = Workspace(weights.shape, max_rows, partial_floats, weights.dtype, weights.device)
         # No segment is longer than all rows together.
         self._cos, self._sin = weights.rotary_tables(max_rows)
 

@@ -51,8 +51,9 @@ class StepRunner:
                 for name, (offset, shape) in bucket.spans.items()
             }
         self.graphs = StepGraphs(self.enqueue, grid.buckets, capture)
-        self._layout: Layout | None = None
+        self.layout: Layout | None = None
         self._company: tuple[int, ...] = ()
+        self.steps_ahead = STEPS_AHEAD
         self._events: deque[torch.cuda.Event] = deque()
 
     def enqueue(self, bucket: Bucket) -> None:
@@ -87,16 +88,16 @@ class StepRunner:
     def run(self, jobs: Sequence[Job]) -> None:
         """One step of all `jobs`."""
         company = tuple(job.number for job in jobs)
-        if self._layout is None or company != self._company:
-            self._layout = self.arrange(jobs)
+        if self.layout is None or company != self._company:
+            self.layout = self.arrange(jobs)
             self._company = company
-        for job, first in zip(jobs, self._layout.first_target, strict=True):
+        for job, first in zip(jobs, self.layout.first_target, strict=True):
             assert job.placement is not None
             self.state.refresh_schedule(job.placement, job.counts, job.step)
             if job.draws is not None:
                 assert self.uniforms is not None
                 job.draws.fill(job.step, first, self.uniforms)
-        self.graphs.replay(self._layout.bucket)
+        self.graphs.replay(self.layout.bucket)
         self._throttle()
 
     def arrange(self, jobs: Sequence[Job]) -> Layout:
@@ -119,5 +120,5 @@ class StepRunner:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._events.append(event)
-        if len(self._events) > STEPS_AHEAD:
+        if len(self._events) > self.steps_ahead:
             self._events.popleft().synchronize()

@@ -5,8 +5,9 @@
      "gemm": {"qkv": […], "o": [{"up_to": 512, "tile": {"block_m": 64, …}}], "gate_up": […], "down": […]}}
 
 Entries are sorted; the first whose `up_to` is not below the packed rows counts. Above the last entry attention keeps
-its default, and a GEMM is cuBLAS's, as it is without an entry. A tile for `qkv` folds QK-norm and RoPE into the GEMM,
-one for `gate_up` folds SwiGLU in, one for `o` or `down` leaves partial sums to the norm that follows.
+its default. A GEMM without an entry, with a null tile or above its last entry is cuBLAS's. A tile for `qkv` folds
+QK-norm and RoPE into the GEMM, one for `gate_up` folds SwiGLU in, one for `o` or `down` leaves partial sums to the norm
+that follows.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ GEMMS = ("qkv", "o", "gate_up", "down")
 _SUMMED = ("o", "down")  # their output goes into an add + norm, which adds partial sums up
 
 Tile = TypeVar("Tile", GemmTile, VarlenTile)
-Steps = tuple[tuple[int, Tile], ...]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Tiles:
 
     default_attention: VarlenTile
     attention: tuple[tuple[int, VarlenTile], ...] = ()
-    gemm: Mapping[str, tuple[tuple[int, GemmTile], ...]] = field(default_factory=dict)
+    gemm: Mapping[str, tuple[tuple[int, GemmTile | None], ...]] = field(default_factory=dict)
     pdl: bool = False
     """Launch kernels dependent on the one before (compute capability 9.0 and up)."""
 
@@ -51,7 +51,8 @@ class Tiles:
         most = 0
         for name in _SUMMED:
             for up_to, tile in self.gemm.get(name, ()):
-                most = max(most, tile.splits * min(up_to, max_rows) * hidden)
+                if tile is not None:
+                    most = max(most, tile.splits * min(up_to, max_rows) * hidden)
         return most
 
     @classmethod
@@ -74,17 +75,22 @@ class Tiles:
         if unknown:
             raise InputError(f"tile table names GEMM {min(unknown)!r}: wanted one of {', '.join(GEMMS)}")
         gemm = {name: _steps(GemmTile, entries) for name, entries in data.get("gemm", {}).items()}
+        attention = [(up_to, tile) for up_to, tile in _steps(VarlenTile, data.get("attention", [])) if tile is not None]
         for name, steps in gemm.items():
-            if name not in _SUMMED and any(tile.splits != 1 for _, tile in steps):
+            tiles = [tile for _, tile in steps if tile is not None]
+            if name not in _SUMMED and any(tile.splits != 1 for tile in tiles):
                 raise InputError(f"tile table splits K of {name}: only {' and '.join(_SUMMED)} can be summed")
-            if name != "down" and any(tile.swiglu for _, tile in steps):
+            if name != "down" and any(tile.swiglu for tile in tiles):
                 raise InputError(f"tile table takes swiglu into {name}: only down can")
-        return cls(default_attention, _steps(VarlenTile, data.get("attention", [])), gemm, bool(data.get("pdl", False)))
+        return cls(default_attention, tuple(attention), gemm, bool(data.get("pdl", False)))
 
 
-def _steps(kind: type[Tile], entries: list[dict[str, Any]]) -> Steps[Tile]:
+def _steps(kind: type[Tile], entries: list[dict[str, Any]]) -> tuple[tuple[int, Tile | None], ...]:
+    steps: tuple[tuple[int, Tile | None], ...]
     try:
-        steps = tuple((int(entry["up_to"]), kind(**entry["tile"])) for entry in entries)
+        steps = tuple(
+            (int(entry["up_to"]), None if entry["tile"] is None else kind(**entry["tile"])) for entry in entries
+        )
     except (KeyError, TypeError) as error:
         raise InputError(f"bad tile table entry ({error}): wanted up_to and a tile with {kind._fields}") from error
     limits = [up_to for up_to, _ in steps]

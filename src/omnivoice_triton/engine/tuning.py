@@ -1,0 +1,214 @@
+"""Find the fastest tiles for a GPU: what `omnivoice-triton tune` runs.
+
+At each number of packed rows the whole backbone is timed as a graph, and one choice after the other (attention, then
+each GEMM) is replaced by whatever makes that whole fastest. A kernel alone would be timed wrong: what counts is what it
+saves around it. A choice other than the default has to win by `MARGIN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from omnivoice_triton.engine.backbone import Backbone
+from omnivoice_triton.engine.layout import Bucket, Placement, pack
+from omnivoice_triton.engine.ops import get_ops
+from omnivoice_triton.engine.tiles import GEMMS, Tiles
+from omnivoice_triton.engine.weights import BackboneWeights
+from omnivoice_triton.kernels.graph_timer import time_graph
+from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile, varlen_tile
+
+Timer = Callable[[Callable[[], None]], float]
+"""Seconds that one call of the function takes on the device; infinite if it can't run there."""
+
+ROWS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 3072, 4096)
+"""Packed rows to tune at; a choice holds from the row count before up to its own."""
+MARGIN = 0.003
+"""Share of the whole that a choice must save to be taken: below, it is noise."""
+MOST_SPLITS = 4
+
+ATTENTION_TILES = tuple(
+    VarlenTile(rows, block_n, warps, stages)
+    for rows, warps in ((16, 4), (32, 4), (64, 8))
+    for block_n in (32, 64, 128)
+    for stages in (2, 3)
+)
+_SHAPES = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8), (64, 256, 8))
+GEMM_TILES: dict[str, tuple[GemmTile, ...]] = {
+    "qkv": tuple(GemmTile(m, 128, k, 1, w, s) for m, w in ((64, 4), (128, 8)) for k in (64, 128) for s in (3, 4)),
+    "gate_up": tuple(
+        GemmTile(m, n, 64, 1, w, s) for m, n, w in ((64, 64, 4), (64, 128, 8), (128, 64, 8)) for s in (3, 4)
+    ),
+    "o": tuple(GemmTile(m, n, 64, p, w, s) for m, n, w in _SHAPES[:4] for p in (1, 2, 4) for s in (3, 4)),
+    "down": tuple(
+        GemmTile(m, n, 64, p, w, s, swiglu)
+        for m, n, w in _SHAPES[:4]
+        for p in (1, 2, 4)
+        for s in (3, 4)
+        for swiglu in (False, True)
+    ),
+}
+
+
+def tune(
+    weights: BackboneWeights,
+    *,
+    backend: str = "triton",
+    capability: int = 90,
+    rows: Sequence[int] = ROWS,
+    timer: Timer = time_graph,
+    attention_tiles: Sequence[VarlenTile] = ATTENTION_TILES,
+    gemm_tiles: dict[str, tuple[GemmTile, ...]] | None = None,
+    try_pdl: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """The tile table of this GPU, as the content of its JSON file.
+
+    Args:
+        weights: of the model to tune for, on the GPU, in a 16-bit dtype.
+        backend: of the operations.
+        capability: compute capability as 90; below 80 no GEMM of ours is tried, since Triton has no matrix
+            instructions there.
+        rows: packed rows to tune at, rising.
+        timer: seconds of one call.
+        attention_tiles: candidates.
+        gemm_tiles: candidates for each GEMM.
+        try_pdl: also decide whether kernels are launched dependent on the one before (9.0 and up).
+        report: gets a line for each decision.
+    """
+    gemm_tiles = GEMM_TILES if gemm_tiles is None else gemm_tiles
+    if capability < 80:
+        gemm_tiles = {}
+    shape = weights.shape
+    group = shape.q_heads // shape.kv_heads
+    default = varlen_tile(shape.head_dim, group, weights.dtype.itemsize, capability)
+    most = max(rows)
+    bench = _Bench(weights, backend, Tiles(default), most, timer)
+
+    best: dict[int, Tiles] = {}
+    seconds: dict[int, float] = {}
+    for pdl in (False, True) if try_pdl and capability >= 90 else (False,):
+        chosen: dict[int, Tiles] = {}
+        spent: dict[int, float] = {}
+        for n in rows:
+            chosen[n], spent[n] = _descend(bench, n, Tiles(default, pdl=pdl), attention_tiles, gemm_tiles)
+            report(f"{n} rows, pdl {pdl}: {spent[n] * 1e6:.1f} us with {_describe(chosen[n], n)}")
+        if not best or sum(spent.values()) < (1 - MARGIN) * sum(seconds.values()):
+            best, seconds = chosen, spent
+    return _table(rows, best, seconds, default)
+
+
+class _Bench:
+    """Times the backbone at any number of rows with any tiles."""
+
+    def __init__(self, weights: BackboneWeights, backend: str, tiles: Tiles, max_rows: int, timer: Timer) -> None:
+        self._backend, self._timer = backend, timer
+        partials = MOST_SPLITS * max_rows * weights.shape.hidden
+        with torch.no_grad():
+            self._backbone = Backbone(weights, get_ops(backend), tiles, max_rows, partial_floats=partials)
+            self._prompt = torch.zeros(max_rows, weights.shape.hidden, dtype=weights.dtype, device=weights.device)
+            generator = torch.Generator(device=weights.device).manual_seed(0)
+            self._prompt.normal_(generator=generator)
+            canvas = (max_rows, weights.shape.codebooks)
+            self._canvas = torch.zeros(canvas, dtype=torch.int32, device=weights.device)
+
+    def seconds(self, rows: int, tiles: Tiles) -> float:
+        """Of one pass over `rows` packed rows."""
+        placements = list(_typical(rows))
+        bucket = Bucket(rows, len(placements), tiles.for_attention(rows).rows)
+        flat = torch.from_numpy(pack(placements, bucket).flat).to(self._canvas.device)
+        tables = {
+            name: flat[offset : offset + int(np.prod(shape))].view(shape)
+            for name, (offset, shape) in bucket.spans.items()
+        }
+        self._backbone.tiles = tiles
+        self._backbone.ops = get_ops(self._backend, pdl=tiles.pdl)
+
+        def run() -> None:
+            self._backbone.run(bucket, tables, self._prompt, self._canvas)
+
+        with torch.no_grad():
+            return self._timer(run)
+
+
+def _typical(rows: int) -> Iterable[Placement]:
+    """Guided requests of at most 460 rows that fill `rows`: prompt, then frames, as a cloning request has them."""
+    items = -(-rows // 460)
+    used = 0
+    for slot in range(items):
+        share = (rows - used) // (items - slot)
+        frames = max(1, round(0.43 * share))
+        prompt = max(1, share - 2 * frames)
+        at = np.arange(used, used + max(prompt, frames), dtype=np.int32) % rows
+        yield Placement(slot, at[:prompt], at[:frames], guided=True)
+        used += prompt + 2 * frames
+
+
+def _descend(
+    bench: _Bench,
+    rows: int,
+    tiles: Tiles,
+    attention_tiles: Sequence[VarlenTile],
+    gemm_tiles: dict[str, tuple[GemmTile, ...]],
+) -> tuple[Tiles, float]:
+    """Replace one choice after the other by the fastest."""
+    best = bench.seconds(rows, tiles)
+    for name in ("attention", *GEMMS):
+        if name == "attention":
+            trials = [replace(tiles, attention=((rows, tile),)) for tile in attention_tiles]
+        else:
+            trials = [
+                replace(tiles, gemm={**tiles.gemm, name: ((rows, tile),)})
+                for tile in gemm_tiles.get(name, ())
+                # A folded gate_up has taken silu(gate) * up already.
+                if not (tile.swiglu and tiles.for_gemm("gate_up", rows))
+            ]
+        timed = [(bench.seconds(rows, trial), trial) for trial in trials]
+        if timed:
+            fastest, trial = min(timed, key=lambda pair: pair[0])
+            if fastest < (1 - MARGIN) * best:
+                tiles, best = trial, fastest
+    return tiles, best
+
+
+def _describe(tiles: Tiles, rows: int) -> str:
+    parts = [f"attention {tuple(tiles.for_attention(rows))}"]
+    parts += [f"{name} {tuple(tile)}" for name in GEMMS if (tile := tiles.for_gemm(name, rows)) is not None]
+    return ", ".join(parts)
+
+
+def _table(
+    rows: Sequence[int], best: dict[int, Tiles], seconds: dict[int, float], default: VarlenTile
+) -> dict[str, Any]:
+    """Choices as steps: equal neighbours become one entry."""
+    attention = [(n, best[n].for_attention(n)) for n in rows]
+    while attention and attention[-1][1] == default:
+        attention.pop()
+    gemm: dict[str, list[dict[str, Any]]] = {}
+    for name in GEMMS:
+        choices = [(n, best[n].for_gemm(name, n)) for n in rows]
+        while choices and choices[-1][1] is None:
+            choices.pop()
+        if choices:
+            gemm[name] = _entries(choices)
+    return {
+        "pdl": any(tiles.pdl for tiles in best.values()),
+        "attention": _entries(attention),
+        "gemm": gemm,
+        "backbone_us": {str(n): round(seconds[n] * 1e6, 1) for n in rows},
+    }
+
+
+def _entries(choices: Sequence[tuple[int, Any]]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for up_to, tile in choices:
+        value = None if tile is None else tile._asdict()
+        if entries and entries[-1]["tile"] == value:
+            entries[-1]["up_to"] = up_to
+        else:
+            entries.append({"up_to": up_to, "tile": value})
+    return entries
