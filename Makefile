@@ -48,10 +48,11 @@ types: $(READY) ## mypy --strict on src
 
 # On a machine that has its own torch, run these with PY=python3 (and PYTHONPATH=src).
 PY ?= $(BIN)/python
+GPU_JOBS ?= 4
 GPU_READY := $(if $(filter $(BIN)/python,$(PY)),$(READY))
 
 test-gpu: $(GPU_READY) ## every test, kernels compiled: needs a GPU
-	$(PY) -m pytest -q --results $(RESULTS)/test-gpu.json
+	$(PY) -m pytest -q -n $(GPU_JOBS) --results $(RESULTS)/test-gpu.json
 
 test-parity: $(GPU_READY) ## tier 2: hidden states and logits of each mode against base
 	$(PY) -m omnivoice_triton.verify.parity --json $(RESULTS)/parity.json

@@ -12,6 +12,8 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     # Before triton is imported anywhere: its decorators read this once.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    # Kernels are interpreted one by one: threads of torch only get in each other's way.
+    torch.set_num_threads(1)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest  # noqa: E402

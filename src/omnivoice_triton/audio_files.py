@@ -16,6 +16,16 @@ MIN_REFERENCE_S = 0.2
 SILENT_PEAK = 1e-4
 """Samples below this (-80 dBFS) carry no voice."""
 
+# Formats that keep 24 kHz and read back as written; libsndfile knows more, raw and telephone ones among them.
+_FORMATS: dict[str, tuple[str, str | None]] = {
+    ".wav": ("WAV", None),
+    ".flac": ("FLAC", None),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", None),
+    ".aiff": ("AIFF", None),
+}
+
 _READABLE = "give a WAV, FLAC, OGG or MP3 file"
 
 
@@ -62,27 +72,28 @@ def check_reference(samples: npt.NDArray[np.float32], rate: int, name: str = "re
 
 def check_output_path(path: str | Path) -> Path:
     """Raise InputError unless audio can be written to `path`; nothing is written there yet."""
-    import soundfile
-
     path = Path(path)
-    extension = path.suffix.lstrip(".").upper()
-    known = soundfile.available_formats()
-    if extension not in known:
-        common = [name.lower() for name in ("WAV", "FLAC", "OGG", "MP3") if name in known]
-        raise InputError(f"can't write {str(path)!r}: the extension must name a format, such as .{', .'.join(common)}")
+    if path.suffix.lower() not in _available():
+        known = ", ".join(_available())
+        raise InputError(f"can't write {str(path)!r}: the extension must name a format, one of {known}")
+    return check_writable(path)
+
+
+def check_writable(path: str | Path) -> Path:
+    """Raise InputError unless a file can be made or replaced at `path`; nothing is written there yet."""
+    path = Path(path)
     if path.is_dir():
         raise InputError(f"can't write {str(path)!r}: it is a directory")
     folder = path.parent
     if not folder.is_dir():
         raise InputError(f"can't write {str(path)!r}: the folder {str(folder)!r} does not exist")
     try:
+        handle, probe = tempfile.mkstemp(dir=folder, prefix=".omnivoice-triton-")
+        os.close(handle)
+        os.unlink(probe)
         if path.exists():
             with path.open("r+b"):
                 pass
-        else:
-            handle, probe = tempfile.mkstemp(dir=folder, prefix=".omnivoice-triton-")
-            os.close(handle)
-            os.unlink(probe)
     except OSError as error:
         raise InputError(f"can't write {str(path)!r}: {error.strerror or error}") from error
     return path
@@ -93,12 +104,25 @@ def write_audio(path: str | Path, audio: npt.NDArray[np.float32], sample_rate: i
     import soundfile
 
     path = check_output_path(path)
+    kind, subtype = _FORMATS[path.suffix.lower()]
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        soundfile.write(partial, audio, sample_rate, format=path.suffix.lstrip(".").upper())
+        soundfile.write(partial, audio, sample_rate, format=kind, subtype=subtype)
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         raise InputError(f"can't write {str(path)!r}: {str(error).splitlines()[0]}") from error
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def _available() -> list[str]:
+    """Extensions that this libsndfile can write."""
+    import soundfile
+
+    formats = soundfile.available_formats()
+    return [
+        extension
+        for extension, (kind, subtype) in _FORMATS.items()
+        if kind in formats and (subtype is None or subtype in soundfile.available_subtypes(kind))
+    ]

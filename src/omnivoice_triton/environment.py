@@ -125,6 +125,9 @@ def git_state() -> tuple[str | None, bool | None]:
 
     (None, None) when it was installed from a package, even if that lies inside somebody else's repository.
     """
+    # A copy of the tree without its history can still say where it came from.
+    if stated := os.environ.get("OMNIVOICE_TRITON_COMMIT"):
+        return stated.strip(), None
     root = Path(__file__).resolve().parents[2]  # this file is src/omnivoice_triton/environment.py
     if not (root / ".git").exists() or not (root / "pyproject.toml").is_file():
         return None, None

@@ -38,10 +38,11 @@ class Inputs:
         return (1 + 0.1 * torch.randn(width, generator=self._generator)).to(self._device, self._dtype)
 
 
-def assert_close(out: Tensor, twin: Tensor, magnitude: Tensor | None = None) -> None:
+def assert_close(out: Tensor, twin: Tensor, magnitude: Tensor | None = None, rare: float = 0.0) -> None:
     """Every element within the dtype's tolerance of the twin, none unwritten.
 
-    `magnitude` replaces |twin| in the relative part, where an element's error comes from more than itself.
+    `magnitude` replaces |twin| in the relative part, where an element's error comes from more than itself. A share of
+    `rare` elements may be out by up to twice the tolerance: two roundings that both fall the other way.
     """
     assert out.shape == twin.shape, f"shape {tuple(out.shape)}, wanted {tuple(twin.shape)}"
     assert out.dtype == twin.dtype, f"dtype {out.dtype}, wanted {twin.dtype}"
@@ -50,6 +51,9 @@ def assert_close(out: Tensor, twin: Tensor, magnitude: Tensor | None = None) -> 
     tolerance = TOLERANCE[twin.dtype]
     magnitude = twin.double().abs() if magnitude is None else magnitude.double()
     excess = (out.double() - twin.double()).abs() - tolerance * (1 + magnitude)
+    doubled = excess - tolerance * (1 + magnitude)
+    if 0 < (excess > 0).sum() <= rare * out.numel() and not (doubled > 0).any():
+        return
     assert not (excess > 0).any(), f"{(excess > 0).sum()} of {out.numel()} elements out by up to {excess.max():.3g}"
 
 

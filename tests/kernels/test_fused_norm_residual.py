@@ -44,7 +44,7 @@ def test_equals_twin_large(rows: int, width: int, dtype: torch.dtype, device: st
     x, residual, weight = make_inputs(rows, device, dtype, rows, width)
     normed, total = triton_fused_add_rms_norm(x, residual, weight)
     wanted, sums = reference.add_rms_norm(x, residual, weight)
-    assert_close(normed, wanted)
+    assert_close(normed, wanted, rare=1e-6)
     assert torch.equal(total, sums)
 
 

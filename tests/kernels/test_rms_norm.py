@@ -36,7 +36,7 @@ def test_equals_twin(width: int, dtype: torch.dtype, device: str, rows: int) -> 
 def test_equals_twin_large(rows: int, width: int, dtype: torch.dtype, device: str) -> None:
     make = Inputs(rows, device, dtype)
     x, weight = make.hidden(rows, width), make.weight(width)
-    assert_close(triton_rms_norm(x, weight), reference.rms_norm(x, weight))
+    assert_close(triton_rms_norm(x, weight), reference.rms_norm(x, weight), rare=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)

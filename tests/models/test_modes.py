@@ -97,7 +97,7 @@ class TestAuto:
         )
         choice = choose("auto", "cuda")
         assert choice.mode.name == "faster"
-        assert "hybrid: it needs more" in choice.reason
+        assert "can't run here: it needs more" in choice.reason
 
     def test_on_a_cpu_it_is_base(self) -> None:
         runner = create_runner("auto", device="cpu")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from omnivoice_triton import BaseRunner, InputError, ModeUnavailable, UnknownMode, create_runner
 from omnivoice_triton.config import GenerationOptions
@@ -110,6 +111,25 @@ def test_a_file_that_is_no_voice(runner: BaseRunner, tmp_path: Path) -> None:
     path.write_bytes(b"not a voice")
     with pytest.raises(InputError, match="is not a saved voice"):
         runner.generate("Hi.", voice=path)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.zeros(4, 10, dtype=torch.long), r"codes are \(4, 10\), the model wants \(8, frames\)"),
+        (torch.full((8, 10), 1024), "not all from 0 to 1023"),
+        (torch.zeros(8, 10), "the model wants"),
+    ],
+)
+def test_a_voice_of_another_model(runner: BaseRunner, tmp_path: Path, codes: torch.Tensor, message: str) -> None:
+    from omnivoice import VoiceClonePrompt
+
+    path = tmp_path / "voice.pt"
+    VoiceClonePrompt(codes, "What it says.", 0.1).save(str(path))
+    with pytest.raises(InputError, match=message):
+        runner.generate("Hi.", voice=path)
+    with pytest.raises(InputError, match="voice must be a prompt"):
+        runner.generate("Hi.", voice=42)
 
 
 def test_unknown_language_warns_as_upstream_does(runner: BaseRunner, caplog: pytest.LogCaptureFixture) -> None:

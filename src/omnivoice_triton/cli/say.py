@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def check(args: argparse.Namespace) -> Job:
     Raises:
         InputError: with one line that says what to change.
     """
-    from omnivoice_triton.audio_files import check_output_path
+    from omnivoice_triton.audio_files import check_output_path, check_writable
 
     check_voice_flags(args)
     options = generation_options(args)
@@ -152,20 +151,6 @@ def check_voice_flags(args: argparse.Namespace) -> None:
             raise InputError(f"{flag} was given without --ref-audio, the recording that it belongs to")
     if args.save_voice is not None and Path(args.save_voice) == Path(args.output):
         raise InputError(f"--save-voice and --output both name {args.output!r}: give each its own file")
-
-
-def check_writable(path: Path) -> None:
-    """Raise InputError unless a file can be made at `path`."""
-    if path.is_dir():
-        raise InputError(f"can't write {str(path)!r}: it is a directory")
-    if not path.parent.is_dir():
-        raise InputError(f"can't write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
-    try:
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=".omnivoice-triton-")
-    except OSError as error:
-        raise InputError(f"can't write {str(path)!r}: {error.strerror or error}") from error
-    os.close(handle)
-    os.unlink(probe)
 
 
 def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:

@@ -29,6 +29,7 @@ import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch
+from omnivoice_triton.kernels.cached import Cached
 from omnivoice_triton.kernels.launch import INTERPRETED, SMOOTH_ROWS, device_function, loop_bound, round_to
 
 MAX_HEAD_DIM = 256
@@ -143,6 +144,9 @@ def _quantise_keys_kernel(
     tl.store(k_scale_ptr + slot, _scale(amax))
 
 
+_quantise_keys_launch = Cached(_quantise_keys_kernel)
+
+
 @triton.jit(
     do_not_specialize=[
         "S",
@@ -252,6 +256,9 @@ def _int8_attention_kernel(
     tl.store(out_ptrs, round_to(out, v_dtype), mask=out_mask)
 
 
+_int8_attention_launch = Cached(_int8_attention_kernel)
+
+
 def int8_qk_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -319,7 +326,8 @@ def int8_qk_attention(
     unit = launch.stride_unit(*strides)
     qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh = (stride // unit for stride in strides)
     with launch.on_device_of(q):
-        _quantise_keys_kernel[(n_blocks, kv_heads, batch)](
+        _quantise_keys_launch(
+            (n_blocks, kv_heads, batch),
             k_ptr=k,
             lengths_ptr=lengths if lengths.is_contiguous() else lengths.contiguous(),
             k8_ptr=k8,
@@ -338,7 +346,8 @@ def int8_qk_attention(
             num_warps=8,
             enable_fp_fusion=False,  # contraction would round the INT8 values elsewhere than the twin does
         )
-        _int8_attention_kernel[(launch.cdiv(length, tile.block_m), q_heads, batch)](
+        _int8_attention_launch(
+            (launch.cdiv(length, tile.block_m), q_heads, batch),
             q_ptr=q,
             k8_ptr=k8,
             k_scale_ptr=k_scale,

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch
+from omnivoice_triton.kernels.cached import Cached
 from omnivoice_triton.kernels.launch import round_to
 
 
@@ -65,6 +66,9 @@ def _add_rms_norm_kernel(
     tl.store(y_ptr + rows[:, None] * y_row_stride + wide_cols[None, :] * y_col_stride, y, mask=mask)
 
 
+_add_rms_norm_launch = Cached(_add_rms_norm_kernel)
+
+
 def triton_fused_add_rms_norm(
     x: torch.Tensor,
     residual: torch.Tensor,
@@ -103,7 +107,8 @@ def triton_fused_add_rms_norm(
     other, _, residual_row_stride, residual_col_stride = launch.as_rows(residual)
     tile = launch.row_tile(width)
     with launch.on_device_of(x):
-        _add_rms_norm_kernel[(launch.cdiv(n_rows, tile.rows),)](
+        _add_rms_norm_launch(
+            (launch.cdiv(n_rows, tile.rows),),
             x_ptr=source,
             residual_ptr=other,
             weight_ptr=weight if weight.is_contiguous() else weight.contiguous(),

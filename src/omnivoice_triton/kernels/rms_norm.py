@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch
+from omnivoice_triton.kernels.cached import Cached
 from omnivoice_triton.kernels.launch import round_to
 
 
@@ -50,6 +51,9 @@ def _rms_norm_kernel(
     tl.store(y_ptr + rows[:, None] * y_row_stride + wide_cols[None, :] * y_col_stride, y, mask=mask)
 
 
+_rms_norm_launch = Cached(_rms_norm_kernel)
+
+
 def triton_rms_norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float = 1e-6, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -78,7 +82,8 @@ def triton_rms_norm(
     source, n_rows, x_row_stride, x_col_stride = launch.as_rows(x)
     tile = launch.row_tile(width)
     with launch.on_device_of(x):
-        _rms_norm_kernel[(launch.cdiv(n_rows, tile.rows),)](
+        _rms_norm_launch(
+            (launch.cdiv(n_rows, tile.rows),),
             x_ptr=source,
             weight_ptr=weight if weight.is_contiguous() else weight.contiguous(),
             y_ptr=y,

@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch
+from omnivoice_triton.kernels.cached import Cached
 from omnivoice_triton.kernels.launch import device_function, round_to
 
 
@@ -138,6 +139,9 @@ def _qk_norm_rope_kernel(
     tl.store(out_ptr + out_offsets + HALF, out_high, mask=mask)
 
 
+_qk_norm_rope_launch = Cached(_qk_norm_rope_kernel)
+
+
 @lru_cache(maxsize=64)
 def _tile(head_dim: int, heads: int) -> tuple[int, int, int]:
     """(BLOCK_H, BLOCK_HALF, num_warps): about 512 elements of each half, 8 a thread."""
@@ -216,7 +220,8 @@ def triton_qk_norm_rope(
     (qb, qs, qh, kb, ks, kh, cb, cs, sb, ss, qob, qoh, qos, kob, koh, kos) = (stride // unit for stride in strides)
     block_h, block_half, num_warps = _tile(head_dim, max(q_heads, k_heads))
     with launch.on_device_of(q):
-        _qk_norm_rope_kernel[(batch * length, launch.cdiv(q_heads, block_h) + launch.cdiv(k_heads, block_h))](
+        _qk_norm_rope_launch(
+            (batch * length, launch.cdiv(q_heads, block_h) + launch.cdiv(k_heads, block_h)),
             q_ptr=q,
             k_ptr=k,
             q_weight_ptr=q_weight if q_weight.is_contiguous() else q_weight.contiguous(),

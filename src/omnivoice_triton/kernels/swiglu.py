@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch
+from omnivoice_triton.kernels.cached import Cached
 from omnivoice_triton.kernels.launch import device_function, round_to
 
 _TILE = 1024  # elements a program: 8 a thread and tensor, two 16-byte loads in flight at 16 bits
@@ -77,6 +78,9 @@ def _swiglu_kernel(
     tl.store(y_ptr + rows[:, None] * y_row_stride + cols[None, :] * y_col_stride, y, mask=mask)
 
 
+_swiglu_launch = Cached(_swiglu_kernel)
+
+
 @lru_cache(maxsize=256)
 def _tile(width: int) -> tuple[int, int]:
     block = min(_TILE, max(16, triton.next_power_of_2(width)))
@@ -107,7 +111,8 @@ def triton_swiglu_forward(gate: torch.Tensor, up: torch.Tensor, *, out: torch.Te
     right, _, up_row_stride, up_col_stride = launch.as_rows(up)
     block_r, block_n = _tile(width)
     with launch.on_device_of(gate):
-        _swiglu_kernel[(launch.cdiv(n_rows, block_r), launch.cdiv(width, block_n))](
+        _swiglu_launch(
+            (launch.cdiv(n_rows, block_r), launch.cdiv(width, block_n)),
             gate_ptr=left,
             up_ptr=right,
             y_ptr=y,

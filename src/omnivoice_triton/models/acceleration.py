@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, Mode
+from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, Mode, get_mode
 from omnivoice_triton.models.availability import choose
 from omnivoice_triton.models.graphs import GraphedForward, capture_cuda_graph
 from omnivoice_triton.models.handle import PatchHandle
@@ -59,7 +59,7 @@ def accelerate(
         InputError: the model is patched already, or an option is off.
     """
     # A stand-in for capture needs no GPU, so only the real thing is asked whether it can run.
-    chosen = choose(mode, str(model.device)).mode if capture is None else _by_name(mode)
+    chosen = choose(mode, str(model.device)).mode if capture is None else get_mode(mode)
     parts: list[PatchHandle] = []
     try:
         if chosen.triton:
@@ -73,9 +73,3 @@ def accelerate(
             part.undo()
         raise
     return Acceleration(chosen, parts)
-
-
-def _by_name(mode: str) -> Mode:
-    from omnivoice_triton.config import get_mode
-
-    return get_mode(mode)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from omnivoice_triton.config import AUTO, MODES, Mode
+from omnivoice_triton.config import AUTO, MODES, Mode, get_mode
 from omnivoice_triton.speech import InputError, ModeUnavailable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def unavailable_reason(mode: Mode, device: str) -> str | None:
         return "Triton is not installed: pip install triton (Linux) or triton-windows"
     if kind != "cuda":
         if mode.graph or not interpreter_on():
-            return f"it needs an NVIDIA GPU, and the device is {kind}: use mode base"
+            return f"it needs an NVIDIA GPU, not device {kind}: use mode base"
         return None
     if not torch.cuda.is_available():
         return f"it needs an NVIDIA GPU ({no_gpu_reason()}): use mode base"
@@ -98,7 +98,7 @@ def choose(name: str, device: str) -> Choice:
         UnknownMode: no such mode.
         ModeUnavailable: it can't run here.
     """
-    from omnivoice_triton.config import get_mode
+    import torch
 
     device = check_device(device)
     if name.lower() != AUTO:
@@ -107,15 +107,14 @@ def choose(name: str, device: str) -> Choice:
         if reason:
             raise ModeUnavailable(f"mode {mode.name} can't run here: {reason}")
         return Choice(mode, device, "as asked")
-    ruled_out: list[str] = []
+    kind = torch.device(device).type
+    better = ""
     for mode in sorted(MODES.values(), key=lambda m: -m.rank):
-        # The interpreter is a test instrument, never what somebody means by the fastest mode.
         reason = unavailable_reason(mode, device)
-        if reason is None and not (mode.needs_gpu and device == "cpu"):
-            why = f"fastest mode that runs on {device}"
-            return Choice(mode, device, f"{why}; {ruled_out[0]}" if ruled_out else why)
-        if reason:
-            ruled_out.append(f"{mode.name}: {reason}")
+        if reason is None and not (mode.needs_gpu and kind == "cpu"):
+            return Choice(mode, device, f"the fastest that runs on {kind}{better}")
+        # The interpreter is a test instrument, never what somebody means by the fastest mode.
+        better = better or f"; mode {mode.name} can't run here: {reason or 'that would be the interpreter'}"
     raise ModeUnavailable("no mode can run here")  # base always can
 
 

@@ -266,12 +266,17 @@ class BaseRunner:
         if self._model is None:
             raise NotLoaded("the model is not loaded: call load_model() first, or use the runner in a `with` block")
 
-    @staticmethod
-    def _voices(voice: Any) -> Any:
-        """Paths of saved voices become prompts."""
+    def _voices(self, voice: Any) -> Any:
+        """Paths of saved voices become prompts, and every prompt is checked against the model."""
+        from omnivoice_triton.models.voices import check_voice
+
         if isinstance(voice, list | tuple):
-            return [load_voice(v) if isinstance(v, str | Path) else v for v in voice]
-        return load_voice(voice) if isinstance(voice, str | Path) else voice
+            return [self._voices(each) for each in voice]
+        if isinstance(voice, str | Path):
+            voice = load_voice(voice)
+        if voice is not None:
+            check_voice(self._model, voice)
+        return voice
 
     def _run(self, request: Request, seed: int, progress: Progress | None) -> list[Speech]:
         import torch

@@ -44,6 +44,20 @@ def encode_voice(
             raise InputError(f"the reference audio can't be used: {' '.join(str(error).split())}") from error
 
 
+def check_voice(model: Any, voice: Any) -> None:
+    """Raise InputError unless `voice` is a prompt whose codes this model's codec could have made."""
+    codes: Any = getattr(voice, "ref_audio_tokens", None)
+    books, size = model.config.num_audio_codebook, model.config.audio_mask_id
+    if not hasattr(codes, "shape") or not isinstance(getattr(voice, "ref_text", None), str):
+        raise InputError(f"voice must be a prompt from create_voice() or the path of a saved one, not {voice!r}")
+    if len(codes.shape) != 2 or codes.shape[0] != books or codes.shape[1] < 1 or codes.is_floating_point():
+        raise InputError(
+            f"this voice's codes are {tuple(codes.shape)}, the model wants ({books}, frames): encode it anew"
+        )
+    if int(codes.min()) < 0 or int(codes.max()) >= size:
+        raise InputError(f"this voice's codes are not all from 0 to {size - 1}: encode it anew with this model")
+
+
 def _samples(reference: Any) -> tuple[Any, int]:
     try:
         samples, rate = reference

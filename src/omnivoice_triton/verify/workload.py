@@ -14,7 +14,7 @@ import torch
 
 from omnivoice_triton.kernels.attention import int8_qk_attention
 from omnivoice_triton.kernels.fused_norm_residual import triton_fused_add_rms_norm
-from omnivoice_triton.kernels.rms_norm import triton_rms_norm
+from omnivoice_triton.kernels.rms_norm import _rms_norm_launch, triton_rms_norm
 from omnivoice_triton.kernels.rope import triton_qk_norm_rope
 from omnivoice_triton.kernels.swiglu import triton_swiglu_forward
 
@@ -56,9 +56,24 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.manual_seed(0)
     if options.plant:
-        # 64 columns are there; the row stride says that there are more rows than the memory holds.
-        short = torch.randn(1, 64, device="cuda").as_strided((3, 64), (1 << 24, 1))
-        triton_rms_norm(short, torch.ones(64, device="cuda"))
+        # Past the launcher and its checks: three rows 64 MB apart, where there is one row.
+        x = torch.randn(1, 64, device="cuda")
+        _rms_norm_launch(
+            (3,),
+            x_ptr=x,
+            weight_ptr=torch.ones(64, device="cuda"),
+            y_ptr=torch.empty(3, 64, device="cuda"),
+            n_rows=3,
+            x_row_stride=1 << 24,
+            x_col_stride=1,
+            y_row_stride=64,
+            y_col_stride=1,
+            eps=1e-6,
+            N=64,
+            ROWS=1,
+            BLOCK_N=64,
+            num_warps=1,
+        )
         torch.cuda.synchronize()
         return 0
     done = 0
