@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,13 +17,6 @@ from .tiny import generation_config, make_model, make_task
 
 def small_model(device: str) -> Any:
     return make_model(hidden=32, intermediate=32, layers=1, heads=2, kv_heads=1, codebooks=2, audio_vocab=21).to(device)
-
-
-class Lazily:
-    """A capture that doesn't run the step before: the interpreter is slow."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.replay = run
 
 
 @pytest.mark.parametrize(
@@ -45,7 +37,7 @@ def test_tokens_equal_the_twins(device: str, noise: str, options: dict[str, Any]
     tokens = []
     for backend in ("reference", "triton"):
         engine = Engine(
-            model, backend=backend, noise=noise, max_rows=40, max_items=2, granule=40, tiles=tiles, capture=Lazily
+            model, backend=backend, noise=noise, max_rows=40, max_items=2, granule=40, tiles=tiles, capture=run_eagerly
         )
         torch.manual_seed(1)
         tokens.append(engine.generate_tokens(task, config))

@@ -169,12 +169,12 @@ def pack(placements: Sequence[Placement], bucket: Bucket) -> Layout:
         run[:, t.TARGET_LOCAL] = np.arange(frames)
         run[:, t.TARGET_UNCOND] = -1
 
-        row = _segment(rows, segments, row, [*place.prompt.tolist(), *(-1 - place.frames).tolist()])
+        row = _segment(rows, segments, row, np.concatenate((place.prompt, -1 - place.frames)))
         run[:, t.TARGET_COND] = np.arange(head, head + frames)
         heads[head : head + frames] = np.arange(row - frames, row)
         head += frames
         if place.guided:
-            row = _segment(rows, segments, row, (-1 - place.frames).tolist())
+            row = _segment(rows, segments, row, -1 - place.frames)
             run[:, t.TARGET_UNCOND] = np.arange(head, head + frames)
             heads[head : head + frames] = np.arange(row - frames, row)
             head += frames
@@ -187,7 +187,7 @@ def pack(placements: Sequence[Placement], bucket: Bucket) -> Layout:
     return Layout(bucket, layout.flat, tuple(first_target))
 
 
-def _segment(rows: Ints, segments: list[tuple[int, int]], start: int, sources: list[int]) -> int:
+def _segment(rows: Ints, segments: list[tuple[int, int]], start: int, sources: Ints) -> int:
     """Write one segment's rows; returns the row after it."""
     end = start + len(sources)
     rows[start:end, t.ROW_SOURCE] = sources

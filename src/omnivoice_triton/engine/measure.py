@@ -60,7 +60,7 @@ def measure_step(engine: Engine, case: tuple[int, int, int], *, repeats: int = 7
         engine.runner.steps_ahead = 10**6 if timing_host else steps_ahead
         futures = [engine.submit(Request(prompt, DecodeOptions(), seed)) for seed in range(requests)]
         torch.cuda.synchronize()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         began, steps = time.perf_counter(), 0
         start.record()
         while not all(future.done() for future in futures):

@@ -93,7 +93,7 @@ class DecodeState:
     def collect(self, placement: Placement) -> torch.Tensor:
         """The request's tokens as they stand, [C, T] int64, a copy."""
         frames = self._upload(placement.frames.astype(np.int64))
-        return self.canvas.index_select(0, frames).T.to(torch.int64)
+        return self.canvas.index_select(0, frames).T.contiguous().to(torch.int64)
 
     def write_tokens(self, placement: Placement, tokens: torch.Tensor) -> None:
         """Set the request's tokens [C, T], for teacher forcing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -36,8 +36,7 @@ class _Eager:
 
 
 def run_eagerly(run: Callable[[], None]) -> Replayable:
-    """A stand-in for capture: runs the function once, as a capture's warm-up does, and again at each replay."""
-    run()
+    """A stand-in for capture: calls the function at each replay."""
     return _Eager(run)
 
 
@@ -51,20 +50,23 @@ class CudaCapture:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool: Any = None
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], None]) -> Replayable:
         """Warm up and capture."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
+        graph = torch.cuda.CUDAGraph()
+        # Not `torch.cuda.graph`: it empties the allocator's cache (and in older torch collects garbage) at every entry,
+        # a tenth of a second each for some thirty graphs.
         with torch.cuda.stream(self._stream):
             run()
-        self._stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            run()
-        if self._pool is None:
-            self._pool = graph.pool()
+            self._stream.synchronize()
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                run()
+            finally:
+                graph.capture_end()
         current.wait_stream(self._stream)
         replayable: Replayable = graph
         return replayable
