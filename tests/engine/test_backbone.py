@@ -29,6 +29,7 @@ class Case:
     def __init__(self, model: Any, *, backend: str = "reference", tiles: Tiles = TILES, spare: int = 7) -> None:
         self.model = model
         self.weights = BackboneWeights.from_upstream(model)
+        device = self.weights.device
         generator = torch.Generator().manual_seed(3)
         total = sum(p + f * (2 if g else 1) for p, f, g in REQUESTS)
         self.bucket = Bucket(total + spare, len(REQUESTS) + 1, tiles.for_attention(total).rows)
@@ -37,12 +38,12 @@ class Case:
         self.ids, placements = [], []
         prompt_at = frame_at = 0
         n_prompt, n_frames = (sum(r[i] for r in REQUESTS) for i in (0, 1))
-        self.prompt = torch.zeros(n_prompt, shape.hidden, dtype=self.weights.dtype)
-        self.canvas = torch.zeros(n_frames, shape.codebooks, dtype=torch.int32)
+        self.prompt = torch.zeros(n_prompt, shape.hidden, dtype=self.weights.dtype, device=device)
+        self.canvas = torch.zeros(n_frames, shape.codebooks, dtype=torch.int32, device=device)
         for slot, (prompt, frames, guided) in enumerate(REQUESTS):
-            text = torch.randint(0, 64, (prompt - 2,), generator=generator)
-            reference = torch.randint(0, 32, (2, shape.codebooks), generator=generator)
-            tokens = torch.randint(0, 33, (frames, shape.codebooks), generator=generator)
+            text = torch.randint(0, 64, (prompt - 2,), generator=generator).to(device)
+            reference = torch.randint(0, 32, (2, shape.codebooks), generator=generator).to(device)
+            tokens = torch.randint(0, 33, (frames, shape.codebooks), generator=generator).to(device)
             where = slice(prompt_at, prompt_at + prompt)
             self.prompt[where] = torch.cat(
                 (self.weights.text_embedding[text], embed_frames(reference, self.weights.audio_embedding))
@@ -62,7 +63,7 @@ class Case:
 
     def logits(self) -> torch.Tensor:
         names = ("rows", "heads", "tiles")
-        tables = {name: torch.from_numpy(self.layout.table(name).copy()) for name in names}
+        tables = {name: torch.from_numpy(self.layout.table(name).copy()).to(self.prompt.device) for name in names}
         with torch.no_grad():
             return self.backbone.run(self.bucket, tables, self.prompt, self.canvas).clone()
 
@@ -72,15 +73,15 @@ class Case:
         for (text, reference, tokens), (_, frames, guided) in zip(self.ids, REQUESTS, strict=True):
             audio = torch.cat((reference, tokens)).T
             ids = torch.cat((text.expand(audio.shape[0], -1), audio), dim=1)
-            is_audio = torch.arange(ids.shape[1]) >= len(text)
+            is_audio = torch.arange(ids.shape[1], device=ids.device) >= len(text)
             wanted.append(self._forward(ids, is_audio)[-frames:])
             if guided:
-                wanted.append(self._forward(tokens.T, torch.ones(frames, dtype=torch.bool)))
+                wanted.append(self._forward(tokens.T, torch.ones(frames, dtype=torch.bool, device=tokens.device)))
         return wanted
 
     def _forward(self, ids: torch.Tensor, is_audio: torch.Tensor) -> torch.Tensor:
         n = ids.shape[1]
-        everyone = torch.ones(1, 1, n, n, dtype=torch.bool)
+        everyone = torch.ones(1, 1, n, n, dtype=torch.bool, device=ids.device)
         with torch.no_grad():
             logits = self.model(input_ids=ids[None], audio_mask=is_audio[None], attention_mask=everyone).logits
         return logits[0].transpose(0, 1)
@@ -180,7 +181,7 @@ def test_every_way_to_cut_the_gemms_is_the_same_network(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_triton_equals_reference(device: str, variant: str) -> None:
-    model = make_model(layers=1, hidden=32, head_dim=32, heads=2, kv_heads=1)
+    model = make_model(layers=1, hidden=32, head_dim=32, heads=2, kv_heads=1).to(device)
     tiles = Tiles(VarlenTile(8, 16, 4, 1), gemm={name: ((64, tile),) for name, tile in VARIANTS[variant].items()})
     want, got = Case(model, tiles=tiles), Case(model, backend="triton", tiles=tiles)
     used = sum(len(u) for u in want.upstream())

@@ -89,6 +89,14 @@ def test_score_with_class_temperature(device: str, class_temperature: float, buf
     both(case)
 
 
+def test_the_filter_keeps_exactly_a_tenth_when_all_are_tied(device: str) -> None:
+    case = Case(device, ids=35, class_temperature=50.0)
+    case.logits.zero_()
+    tokens, _ = both(case)
+    used = sum(len(p.frames) for p in case.packed.placements)
+    assert set(tokens[:used].flatten().tolist()) <= {0, 1, 2, 3}
+
+
 def test_score_at_the_real_vocabulary(device: str) -> None:
     case = Case(device, ids=1024, requests=[(1, 1, True)], class_temperature=1.0, dtype=torch.float16)
     both(case)

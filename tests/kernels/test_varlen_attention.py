@@ -39,7 +39,7 @@ def test_equals_twin(device: str, dtype: torch.dtype, q_heads: int, kv_heads: in
     ref.varlen_attention(qkv, packed.table("tiles"), out=want, **settings)
     triton_varlen_attention(qkv, packed.table("tiles"), out=got, **settings)
     used = packed.used_rows
-    tolerance = 2e-3 if dtype is torch.float16 else 1e-5
+    tolerance = 2e-3 if dtype is torch.float16 else 2e-5
     torch.testing.assert_close(got[:used], want[:used], rtol=tolerance, atol=tolerance)
     assert got[used:].isnan().all()  # rows of no tile aren't written
 

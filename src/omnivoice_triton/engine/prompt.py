@@ -9,6 +9,7 @@ it stays on the host until the request joins a batch.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,6 +59,7 @@ class PromptBuilder:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._lock = threading.Lock()  # fast tokenizers refuse a second thread while the first is in them
         self._style_ids: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=256)(self._tokenize_style)
 
     def build(
@@ -77,8 +79,10 @@ class PromptBuilder:
         style = "<|denoise|>" if denoise and reference is not None else ""
         style += f"<|lang_start|>{lang or 'None'}<|lang_end|><|instruct_start|>{instruct or 'None'}<|instruct_end|>"
         spoken = f"<|text_start|>{_combine_text(ref_text=ref_text, text=text)}<|text_end|>"
-        text_ids = _tokenize_with_nonverbal_tags(spoken, self._tokenizer)[0].tolist()
-        return Prompt(np.array([*self._style_ids(style), *text_ids], np.int64), reference, frames)
+        with self._lock:
+            text_ids = _tokenize_with_nonverbal_tags(spoken, self._tokenizer)[0].tolist()
+            style_ids = self._style_ids(style)
+        return Prompt(np.array([*style_ids, *text_ids], np.int64), reference, frames)
 
     def from_task(self, task: Any, index: int, denoise: bool) -> Prompt:
         """The prompt of one item of an upstream GenerationTask."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def time_steps(num_step: int, t_shift: float) -> tuple[float, ...]:
     """The num_step + 1 shifted times from 0 to 1.
 
@@ -24,7 +24,6 @@ def time_steps(num_step: int, t_shift: float) -> tuple[float, ...]:
     return tuple(times.tolist())
 
 
-@lru_cache(maxsize=1024)
 def unmask_counts(n_frames: int, codebooks: int, num_step: int, t_shift: float) -> tuple[int, ...]:
     """Cells decided at each of `num_step` steps; they sum to n_frames · codebooks."""
     times = time_steps(num_step, t_shift)

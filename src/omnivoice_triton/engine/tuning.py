@@ -41,7 +41,9 @@ _SHAPES = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8), (64, 256, 8))
 GEMM_TILES: dict[str, tuple[GemmTile, ...]] = {
     "qkv": tuple(GemmTile(m, 128, k, 1, w, s) for m, w in ((64, 4), (128, 8)) for k in (64, 128) for s in (3, 4)),
     "gate_up": tuple(
-        GemmTile(m, n, 64, 1, w, s) for m, n, w in ((64, 64, 4), (64, 128, 8), (128, 64, 8)) for s in (3, 4)
+        GemmTile(m, n, 64, 1, w, s)
+        for m, n, w in ((64, 64, 4), (64, 128, 8), (128, 64, 8), (128, 128, 8))
+        for s in (3, 4)
     ),
     "o": tuple(GemmTile(m, n, 64, p, w, s) for m, n, w in _SHAPES[:4] for p in (1, 2, 4) for s in (3, 4)),
     "down": tuple(
