@@ -23,6 +23,7 @@ import torch
 import tqdm
 from safetensors.torch import load_file, save_file
 
+import omnivoice_triton
 from omnivoice_triton import DownloadError, GenerationOptions, NotEnoughMemory, Speech, __version__, checkpoint
 from omnivoice_triton.cli import VERBS, build_parser, console, flags, main, text
 from omnivoice_triton.models.runner import BaseRunner
@@ -216,6 +217,7 @@ def test_the_built_in_model_is_the_default(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "omnivoice_triton", "say", "Hello.", "-o", "x.wav", *FAST]
     environ = {k: v for k, v in os.environ.items() if k not in ("OMNIVOICE_TRITON_MODEL", "PYTHONWARNINGS")}
     environ["OMP_NUM_THREADS"] = "1"
+    environ["PYTHONPATH"] = str(Path(omnivoice_triton.__file__).parents[1])  # also where nothing is installed
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1

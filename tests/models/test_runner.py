@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,13 @@ class TestLife:
         with runner:
             assert np.array_equal(runner.generate(TEXT, seed=1, **FAST).audio, first.audio)
             assert "loaded" in repr(runner)
+
+    def test_unloading_frees_everything(self, tiny: Path, reference: Path) -> None:
+        with create_runner("base", device="cpu", model_id=tiny) as runner:
+            runner.generate_voice_clone(TEXT, reference, "A tone.", seed=1, **FAST)
+            alive = weakref.ref(runner.model), weakref.ref(runner.model.audio_tokenizer)
+        gc.collect()
+        assert [each() for each in alive] == [None, None]
 
     def test_threads_take_turns(self, runner: BaseRunner) -> None:
         want = {seed: runner.generate(TEXT, seed=seed, **FAST).audio for seed in range(4)}

@@ -253,9 +253,13 @@ class BaseRunner:
         """Take the patches out and free the memory; the runner can be loaded again."""
         import torch
 
+        from omnivoice_triton.models.voices import release_encoder_cache
+
         with self._lock:
             if self._acceleration is not None:
                 self._acceleration.undo()
+            if self._model is not None:
+                release_encoder_cache(self._model)
             self._acceleration = None
             self._model = None
             gc.collect()

@@ -44,6 +44,13 @@ def encode_voice(
             raise InputError(f"the reference audio can't be used: {' '.join(str(error).split())}") from error
 
 
+def release_encoder_cache(model: Any) -> None:
+    """Let go of the codec: an `lru_cache` on one of its methods (transformers 5) keeps each that has encoded alive."""
+    cached: Any = getattr(type(model.audio_tokenizer), "_get_conv1d_layers", None)
+    if hasattr(cached, "cache_clear"):
+        cached.cache_clear()
+
+
 def check_voice(model: Any, voice: Any) -> None:
     """Raise InputError unless `voice` is a prompt whose codes this model's codec could have made."""
     codes: Any = getattr(voice, "ref_audio_tokens", None)
