@@ -1,9 +1,9 @@
 """End-to-end time of every mode beside base, in one process: `python -m omnivoice_triton.bench.speed --json OUT`.
 
 Host wall clock around generate(), the device synchronised on both sides; 32 steps, guidance 2. The eager modes are
-bound by the host, whose speed drifts by tens of percent, so all modes are loaded at once and take turns: each round runs
-every mode once, in rotating order, and the ratio to base is the median of the rounds' own ratios. A mode's first call on
-a case (kernels compiled, a graph captured) is reported as cold. Memory is measured apart, one mode at a time.
+bound by the host, whose speed drifts by tens of percent, so all modes are loaded at once and take turns: each round
+runs every mode once, in rotating order, and the ratio to base is the median of the rounds' own ratios. A mode's first
+call on a case (kernels compiled, a graph captured) is reported as cold. Memory is measured apart, a mode at a time.
 """
 
 from __future__ import annotations
