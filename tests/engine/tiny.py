@@ -47,7 +47,7 @@ def make_model(
     from transformers import Qwen3Config
 
     llm = Qwen3Config(
-        vocab_size=64,
+        vocab_size=max(64, audio_vocab),  # upstream looks audio ids up there too, and drops what it finds
         hidden_size=hidden,
         intermediate_size=intermediate,
         num_hidden_layers=layers,
