@@ -1,7 +1,7 @@
 """Milliseconds of a decoding step, and what they are made of: for development, beside `omnivoice-triton bench`.
 
     python -m omnivoice_triton.engine.measure step MODEL --case 40x125 --case 195x125x8 [--dtype float16] [--tiles FILE]
-    python -m omnivoice_triton.engine.measure tune MODEL OUT.json [--dtype float16]
+    python -m omnivoice_triton.engine.measure tune MODEL OUT.json [--dtype float16] [--rows 320,448,832]
 
 A case is prompt rows x frames [x requests]; every request is guided, with upstream's other defaults. MODEL is a
 directory or a hub id. Both print JSON.
@@ -24,7 +24,7 @@ from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.engine.prompt import Prompt
 from omnivoice_triton.engine.request import DecodeOptions, Request
 from omnivoice_triton.engine.tiles import Tiles
-from omnivoice_triton.engine.tuning import tune
+from omnivoice_triton.engine.tuning import ROWS, tune
 from omnivoice_triton.engine.weights import BackboneWeights
 from omnivoice_triton.kernels.graph_timer import time_graph
 from omnivoice_triton.kernels.tiles import varlen_tile
@@ -118,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", nargs="?", type=Path, help="where tune writes its table")
     parser.add_argument("--case", action="append", default=None, help="prompt rows x frames [x requests]")
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
+    parser.add_argument("--rows", help="packed rows to tune at, rising, with commas between")
     parser.add_argument("--tiles", type=Path, help="tile table in place of the package's; 'none' for no table")
     args = parser.parse_args(argv)
     from omnivoice.models.omnivoice import OmniVoice
@@ -129,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.what == "tune":
         with torch.inference_mode(False), torch.no_grad():
             weights = BackboneWeights.from_upstream(model)
-        table = tune(weights, capability=capability, report=lambda line: print(line, file=sys.stderr))
+        rows = tuple(int(n) for n in args.rows.split(",")) if args.rows else ROWS
+        table = tune(weights, capability=capability, rows=rows, report=lambda line: print(line, file=sys.stderr))
         text = json.dumps(table, indent=1)
         if args.out is not None:
             args.out.write_text(text + "\n", encoding="utf-8")

@@ -31,13 +31,11 @@ MARGIN = 0.003
 """Share of the whole that a choice must save to be taken: below, it is noise."""
 MOST_SPLITS = 4
 
+# 79 kernels to compile, some two seconds each.
 ATTENTION_TILES = tuple(
-    VarlenTile(rows, block_n, warps, stages)
-    for rows, warps in ((16, 4), (32, 4), (64, 8))
-    for block_n in (32, 64, 128)
-    for stages in (2, 3)
+    VarlenTile(rows, block_n, warps, 2) for rows, warps in ((16, 4), (32, 4), (64, 8)) for block_n in (32, 64, 128)
 )
-_SHAPES = ((64, 64, 4), (64, 128, 4), (128, 64, 4), (128, 128, 8), (64, 256, 8))
+_SHAPES = ((64, 64, 4), (64, 128, 4), (128, 128, 8))
 GEMM_TILES: dict[str, tuple[GemmTile, ...]] = {
     "qkv": tuple(GemmTile(m, 128, k, 1, w, s) for m, w in ((64, 4), (128, 8)) for k in (64, 128) for s in (3, 4)),
     "gate_up": tuple(
@@ -45,10 +43,10 @@ GEMM_TILES: dict[str, tuple[GemmTile, ...]] = {
         for m, n, w in ((64, 64, 4), (64, 128, 8), (128, 64, 8), (128, 128, 8))
         for s in (3, 4)
     ),
-    "o": tuple(GemmTile(m, n, 64, p, w, s) for m, n, w in _SHAPES[:4] for p in (1, 2, 4) for s in (3, 4)),
+    "o": tuple(GemmTile(m, n, 64, p, w, s) for m, n, w in _SHAPES for p in (1, 2, 4) for s in (3, 4)),
     "down": tuple(
         GemmTile(m, n, 64, p, w, s, swiglu)
-        for m, n, w in _SHAPES[:4]
+        for m, n, w in _SHAPES
         for p in (1, 2, 4)
         for s in (3, 4)
         for swiglu in (False, True)
@@ -91,16 +89,18 @@ def tune(
     most = max(rows)
     bench = _Bench(weights, backend, Tiles(default), most, timer)
 
+    plain = Tiles(default)
+    if try_pdl and capability >= 90:
+        early = Tiles(default, pdl=True)
+        with_pdl, without = (sum(bench.seconds(n, tiles) for n in rows) for tiles in (early, plain))
+        report(f"pdl: {with_pdl * 1e6:.1f} us against {without * 1e6:.1f} over all row counts")
+        # Every kernel of ours that a tile adds can only gain by it.
+        plain = early if with_pdl <= without else plain
     best: dict[int, Tiles] = {}
     seconds: dict[int, float] = {}
-    for pdl in (False, True) if try_pdl and capability >= 90 else (False,):
-        chosen: dict[int, Tiles] = {}
-        spent: dict[int, float] = {}
-        for n in rows:
-            chosen[n], spent[n] = _descend(bench, n, Tiles(default, pdl=pdl), attention_tiles, gemm_tiles)
-            report(f"{n} rows, pdl {pdl}: {spent[n] * 1e6:.1f} us with {_describe(chosen[n], n)}")
-        if not best or sum(spent.values()) < (1 - MARGIN) * sum(seconds.values()):
-            best, seconds = chosen, spent
+    for n in rows:
+        best[n], seconds[n] = _descend(bench, n, plain, attention_tiles, gemm_tiles)
+        report(f"{n} rows: {seconds[n] * 1e6:.1f} us with {_describe(best[n], n)}")
     return _table(rows, best, seconds, default)
 
 
