@@ -217,7 +217,8 @@ def test_the_built_in_model_is_the_default(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "omnivoice_triton", "say", "Hello.", "-o", "x.wav", *FAST]
     environ = {k: v for k, v in os.environ.items() if k not in ("OMNIVOICE_TRITON_MODEL", "PYTHONWARNINGS")}
     environ["OMP_NUM_THREADS"] = "1"
-    environ["PYTHONPATH"] = str(Path(omnivoice_triton.__file__).parents[1])  # also where nothing is installed
+    here = str(Path(omnivoice_triton.__file__).parents[1])  # also where the package is not installed
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, environ.get("PYTHONPATH")]))
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1

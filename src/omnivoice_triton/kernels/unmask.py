@@ -202,7 +202,8 @@ def _score_kernel(
         score = tl.math.div_rn(score, position_t) + gumbel(u)
     # -inf marks decided cells, so no other may have it; a NaN (broken weights) ranks last.
     score = tl.where(score >= _LOWEST, score, _LOWEST)
-    tl.store(tokens_ptr + target * C + c, token.to(tl.int32))
+    # Among NaN alone the compiled argmax runs past the end: keep the token in range.
+    tl.store(tokens_ptr + target * C + c, tl.minimum(token, V - 1).to(tl.int32))
     tl.store(scores_ptr + target * C + c, score)
 
 
