@@ -14,6 +14,7 @@ LAYERS = {
     "config": 0,
     "speech": 0,
     "audio_files": 0,
+    "cuda_graphs": 0,
     "data": 0,
     "checkpoint": 1,
     "kernels": 1,

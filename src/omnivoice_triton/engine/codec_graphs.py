@@ -11,10 +11,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from omnivoice_triton.cuda_graphs import GraphPool, Replayable
 from omnivoice_triton.engine import codec_windows
 from omnivoice_triton.engine.codec import CodecDecoder, fill_call
 from omnivoice_triton.engine.codec_windows import Call
@@ -42,62 +43,18 @@ def ladder() -> tuple[Shape, ...]:
     return tuple(shapes)
 
 
-class Replayable(Protocol):
-    """A captured computation."""
-
-    def replay(self) -> None:
-        """Run it again on the same buffers."""
-
-    def reset(self) -> None:
-        """Free what it holds."""
-
-
 class Capture(Protocol):
     """Captures computations into one pool."""
 
-    used_bytes: int
-    """What the pool has taken from the device."""
+    @property
+    def used_bytes(self) -> int:
+        """What the pool holds on the device."""
 
     def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Replayable, torch.Tensor]:
         """Run a function to capture it; returns the replayable and the function's output buffer."""
 
     def restart(self) -> None:
         """Give the pool back; no graph of it may be alive."""
-
-
-class CudaCapture:
-    """Captures CUDA graphs on a side stream."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.used_bytes = 0
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool: Any = None
-
-    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Replayable, torch.Tensor]:
-        """Run once to compile kernels and make library handles, which can't be done while capturing; then capture."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            run()
-        current.wait_stream(self._stream)
-        torch.cuda.synchronize(self._device)
-        torch.cuda.empty_cache()  # What the warm run took must not stay beside the pool.
-        reserved = torch.cuda.memory_reserved(self._device)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            output = run()
-        self.used_bytes += torch.cuda.memory_reserved(self._device) - reserved
-        return graph, output
-
-    def restart(self) -> None:
-        """Give the pool back."""
-        torch.cuda.synchronize(self._device)
-        self._pool = None
-        torch.cuda.empty_cache()
-        self.used_bytes = 0
 
 
 @dataclass
@@ -129,7 +86,7 @@ class CodecGraphs:
         if capture is None:
             if decoder.device.type != "cuda":
                 raise InputError(f"CUDA graphs need a codec on a CUDA device, not on {decoder.device}")
-            capture = CudaCapture(decoder.device)
+            capture = GraphPool(decoder.device)
         self.decoder = decoder
         self.captures = 0
         self.replays = 0

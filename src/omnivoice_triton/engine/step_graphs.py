@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from omnivoice_triton.cuda_graphs import GraphPool
 from omnivoice_triton.engine.layout import Bucket
 
 
@@ -41,35 +42,14 @@ def run_eagerly(run: Callable[[], None]) -> Replayable:
 
 
 class CudaCapture:
-    """Captures CUDA graphs on a side stream into one pool.
-
-    The function runs once before, on the same stream: kernels compile and libraries make their handles and workspaces
-    there, none of which may happen while capturing.
-    """
+    """Captures CUDA graphs into one pool."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool = GraphPool(device, tidy=False)
 
     def __call__(self, run: Callable[[], None]) -> Replayable:
         """Warm up and capture."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        graph = torch.cuda.CUDAGraph()
-        # Not `torch.cuda.graph`: it empties the allocator's cache (and in older torch collects garbage) at every entry,
-        # a tenth of a second each for some thirty graphs.
-        with torch.cuda.stream(self._stream):
-            run()
-            self._stream.synchronize()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                run()
-            finally:
-                graph.capture_end()
-        current.wait_stream(self._stream)
-        replayable: Replayable = graph
-        return replayable
+        return self._pool(run)[0]
 
 
 class StepGraphs:

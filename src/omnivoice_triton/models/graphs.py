@@ -10,14 +10,15 @@ import logging
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB
+from omnivoice_triton.cuda_graphs import GraphPool, Replayable
 from omnivoice_triton.models.handle import PatchHandle
 from omnivoice_triton.models.seam import find_patchable_model, patch_version, row_lengths_hook
 from omnivoice_triton.speech import InputError
@@ -45,57 +46,6 @@ class Bucket:
         return cls(padded_rows, max(step, -(-length // step) * step))
 
 
-class Replayable(Protocol):
-    """A captured computation."""
-
-    def replay(self) -> None:
-        """Run it again on the same buffers."""
-
-    def reset(self) -> None:
-        """Free what it holds."""
-
-
-Capture = Callable[[Callable[[], torch.Tensor]], tuple[Replayable, torch.Tensor]]
-"""Runs a function once to capture it; returns the replayable and the function's output buffer."""
-
-
-class CudaCapture:
-    """Captures on one side stream into one pool; `used_bytes` is what the pool holds on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool: Any = None
-        self.used_bytes = 0
-
-    def __call__(self, run: Callable[[], torch.Tensor]) -> tuple[Replayable, torch.Tensor]:
-        """Warm up, capture, and account for the memory taken."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            run()  # compiles kernels and makes library handles: neither may happen while capturing
-        current.wait_stream(self._stream)
-        torch.cuda.synchronize(self._device)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            output = run()
-        self.used_bytes = self._pool_bytes()
-        return graph, output
-
-    def restart(self) -> None:
-        """Give the pool back; call only when no graph of it is alive."""
-        torch.cuda.synchronize(self._device)
-        self._pool = None
-        torch.cuda.empty_cache()
-        self.used_bytes = 0
-
-    def _pool_bytes(self) -> int:
-        segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
-        return sum(s["total_size"] for s in segments if tuple(s["segment_pool_id"]) == tuple(self._pool))
-
-
 @dataclass
 class _Captured:
     graph: Replayable
@@ -115,16 +65,14 @@ class GraphedForward:
         capture: how to capture; tests give a stand-in that just runs the function again.
     """
 
-    def __init__(
-        self, model: Any, *, budget_mb: int = DEFAULT_GRAPH_BUDGET_MB, capture: CudaCapture | Any | None = None
-    ) -> None:
+    def __init__(self, model: Any, *, budget_mb: int = DEFAULT_GRAPH_BUDGET_MB, capture: Any | None = None) -> None:
         if budget_mb <= 0:
             raise InputError(f"the graph budget must be above 0 MB, not {budget_mb}")
         self._model = model
         self._llm = find_patchable_model(model)
         self._forward = model.forward
         self._budget_bytes = budget_mb * 2**20
-        self._capture = capture if capture is not None else CudaCapture(model.device)
+        self._capture = capture if capture is not None else GraphPool(model.device)
         self._graphs: OrderedDict[Bucket, _Captured] = OrderedDict()
         self._lock = threading.RLock()
         self._version = patch_version(self._llm)
