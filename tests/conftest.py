@@ -38,12 +38,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     from omnivoice_triton.evidence import write_json
 
-    counts = {
-        outcome: sum(getattr(report, "when", "call") == "call" for report in reporter.stats.get(outcome, []))
-        for outcome in ("passed", "failed", "skipped", "error")
-    }
-    files = Counter(report.nodeid.split("::")[0] for report in reporter.stats.get("passed", []))
-    failed = [report.nodeid for report in reporter.stats.get("failed", []) + reporter.stats.get("error", [])]
+    ended = reporter.stats
+    # A skip is reported at setup; a pass once at each stage.
+    counts = {"passed": sum(report.when == "call" for report in ended.get("passed", []))}
+    counts |= {outcome: len(ended.get(outcome, [])) for outcome in ("failed", "skipped", "error")}
+    files = Counter(report.nodeid.split("::")[0] for report in ended.get("passed", []) if report.when == "call")
+    failed = [report.nodeid for report in ended.get("failed", []) + ended.get("error", [])]
     write_json(path, "tests", None, {**counts, "failures": failed, "results": dict(sorted(files.items()))})
 
 
