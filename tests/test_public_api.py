@@ -61,8 +61,9 @@ def test_every_exported_name_exists() -> None:
         _ = omnivoice_triton.nonsense
 
 
-def test_six_modes_are_registered() -> None:
+def test_modes_are_registered() -> None:
     assert omnivoice_triton.ALL_RUNNER_NAMES[:6] == ["base", "triton", "triton_sage", "faster", "hybrid", "hybrid_sage"]
+    assert omnivoice_triton.ALL_RUNNER_NAMES[6:] == ["turbo"]
     for name in omnivoice_triton.ALL_RUNNER_NAMES:
         assert omnivoice_triton.get_runner_class(name).default_mode in ("base", name)
 

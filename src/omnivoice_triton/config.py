@@ -21,6 +21,9 @@ MAX_DURATION_S = 3600.0
 MIN_SPEED, MAX_SPEED = 0.1, 10.0
 DEFAULT_GRAPH_BUDGET_MB = 512
 
+ENGINE_OPTIONS = ("noise", "max_rows", "max_items", "codec_precision")
+"""What a runner or `accelerate` takes for modes with an engine of our own, beside the options of all modes."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -35,11 +38,18 @@ class Mode:
     triton: bool = False
     int8_qk: bool = False
     graph: bool = False
+    engine: bool = False
+    """Our own engine instead of upstream's decode loop: Triton on a GPU, PyTorch operations elsewhere."""
 
     @property
     def needs_gpu(self) -> bool:
         """Whether the mode runs on an NVIDIA GPU only (Triton's interpreter aside)."""
         return self.triton or self.graph
+
+    @property
+    def made_for_gpu(self) -> bool:
+        """Whether `auto` takes the mode on an NVIDIA GPU only: elsewhere base is faster."""
+        return self.needs_gpu or self.engine
 
 
 _MODES = (
@@ -51,6 +61,7 @@ _MODES = (
     Mode(
         "hybrid_sage", "Triton kernels, INT8-QK attention, CUDA graph", rank=50, triton=True, int8_qk=True, graph=True
     ),
+    Mode("turbo", "an engine of our own: packed rows, sampling on the device, step graphs", rank=70, engine=True),
 )
 
 MODES: dict[str, Mode] = {mode.name: mode for mode in _MODES}

@@ -73,8 +73,10 @@ def modes_on(device: str) -> dict[str, Any]:
     modes: dict[str, dict[str, Any]] = {}
     for mode in MODES.values():
         why = unavailable_reason(mode, device)
-        interpreted = why is None and mode.needs_gpu and device == "cpu"
-        remark = "in Triton's interpreter: for tests, far slower than base" if interpreted else None
+        remark = None
+        if why is None and mode.made_for_gpu and device == "cpu":
+            means = "in Triton's interpreter" if mode.needs_gpu else "by plain PyTorch operations"
+            remark = f"{means}: for tests, slower than base"
         modes[mode.name] = {"runs": why is None, "why": why or remark}
     return {"modes": modes, "auto": choose(AUTO, device).mode.name}
 

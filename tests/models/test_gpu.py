@@ -34,7 +34,7 @@ def test_replay_equals_eager_of_the_same_padded_input(tiny: Path, mode: str, dty
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("mode", [m for m in MODES if m != "base"])
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "base" and not MODES[m].engine])
 def test_logits_stay_near_base(tiny: Path, mode: str, dtype: torch.dtype) -> None:
     model = load_upstream(tiny, "cuda", dtype)
     exact = load_upstream(tiny, "cuda", torch.float32)

@@ -11,8 +11,8 @@ import torch
 
 from omnivoice_triton import MODES, ModeUnavailable, accelerate, create_runner
 from omnivoice_triton.models import availability
+from omnivoice_triton.models.acceleration import Acceleration
 from omnivoice_triton.models.availability import choose
-from omnivoice_triton.models.seeding import seeded
 from tests.models.helpers import Standin, load_upstream
 
 SAY: dict[str, Any] = {"text": "Hi there.", "duration": 0.2, "num_step": 2, "postprocess_output": False}
@@ -21,15 +21,16 @@ SAY: dict[str, Any] = {"text": "Hi there.", "duration": 0.2, "num_step": 2, "pos
 @pytest.fixture(scope="module")
 def base_tokens(tiny: Path, device: str) -> tuple[Any, torch.Tensor]:
     model = load_upstream(tiny, device)
-    return model, tokens(model)
+    with accelerate(model, "base") as handle:
+        return model, tokens(model, handle)
 
 
-def tokens(model: Any, seed: int = 3) -> torch.Tensor:
+def tokens(model: Any, handle: Acceleration, seed: int = 3) -> torch.Tensor:
     """What the decode loop decides for one short text."""
     from omnivoice import OmniVoiceGenerationConfig
 
     task = model._preprocess_all(text="Hi there.", duration=0.2)
-    with torch.inference_mode(), seeded(model, seed):
+    with torch.inference_mode(), handle.call(model, seed):
         return torch.stack(model._generate_iterative(task, OmniVoiceGenerationConfig(num_step=2)))
 
 
@@ -38,17 +39,22 @@ def test_mode_decides_as_base_does(mode: str, tiny: Path, device: str, base_toke
     """fp32: same tokens (INT8 attention may differ in a few), then undo and the very same again."""
     _, want = base_tokens
     model = load_upstream(tiny, device)
-    handle = accelerate(model, mode, capture=Standin() if device == "cpu" else None)
+    options = {"noise": "torch", "max_rows": 1024} if MODES[mode].engine else {}
+    handle = accelerate(model, mode, capture=Standin() if device == "cpu" else None, **options)
     assert handle.mode is MODES[mode]
-    got = tokens(model)
+    got = tokens(model, handle)
     if MODES[mode].int8_qk:
         assert (got == want).float().mean() > 0.8
     else:
         assert torch.equal(got, want)
     if handle.graphs is not None:
         assert handle.graphs.replays == 2
+    assert (handle.turbo is not None) == MODES[mode].engine
+    if handle.turbo is not None:
+        assert handle.turbo.engine.runner.graphs.replays == 2
     handle.undo()
-    assert torch.equal(tokens(model), want)
+    with accelerate(model, "base") as plain:
+        assert torch.equal(tokens(model, plain), want)
 
 
 @pytest.mark.parametrize("mode", list(MODES))
@@ -59,8 +65,9 @@ def test_handle_says_what_it_did(mode: str, model: Any) -> None:
     assert ("SwiGLU" in shown) == MODES[mode].triton
     assert ("INT8-QK" in shown) == MODES[mode].int8_qk
     assert ("cuda graph" in shown) == MODES[mode].graph
+    assert ("<Engine: " in shown) == MODES[mode].engine
     handle.undo()
-    assert "forward" not in model.__dict__
+    assert not {"forward", "generate", "_generate_iterative"} & set(model.__dict__)
     assert "Triton" not in repr(model)
 
 
@@ -93,7 +100,9 @@ class TestAuto:
     def test_says_why_not_the_faster_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(availability, "check_device", lambda device: "cuda")
         monkeypatch.setattr(
-            availability, "unavailable_reason", lambda mode, device: "it needs more" if mode.triton else None
+            availability,
+            "unavailable_reason",
+            lambda mode, device: "it needs more" if mode.triton or mode.engine else None,
         )
         choice = choose("auto", "cuda")
         assert choice.mode.name == "faster"
@@ -110,6 +119,8 @@ class TestAuto:
         monkeypatch.setattr(availability, "check_device", lambda device: "cuda")
         with pytest.raises(ModeUnavailable, match=r"compute capability is 7\.0, the kernels need 7\.5"):
             choose("hybrid", "cuda")
+        with pytest.raises(ModeUnavailable, match=r"compute capability is 7\.0"):
+            choose("turbo", "cuda")
         assert choose("auto", "cuda").mode.name == "faster"
 
 

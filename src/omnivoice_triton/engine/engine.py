@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -193,12 +193,28 @@ class Engine:
         """Close."""
         self.close()
 
-    def generate_tokens(self, task: Any, gen_config: Any) -> list[torch.Tensor]:
+    def generate_tokens(
+        self,
+        task: Any,
+        gen_config: Any,
+        *,
+        seeds: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> list[torch.Tensor]:
         """Upstream's `_generate_iterative`: a GenerationTask and its config to one [C, T] int64 tensor for each item.
 
         Bound in its place on an upstream instance, upstream's `generate()` runs on this engine, with chunking, voices
         and every option. Items run together as far as the engine's rows allow. Seeds come from `manual_seed`, or from
         torch's global generator, as upstream's do; with `torch` noise in fp32 the tokens are upstream's own.
+
+        Args:
+            task: upstream's GenerationTask.
+            gen_config: upstream's generation config.
+            seeds: of each item's `philox` noise, instead.
+            generator: of the whole task's `torch` noise, on the engine's device, instead.
+            on_step: called after each step with (steps done, steps in all), both summed over the items. Steps count
+                when the device has them queued: nothing waits for it. Not called where a background thread steps.
 
         Raises:
             InputError: an item can't be decoded; none is then.
@@ -207,23 +223,25 @@ class Engine:
         options = DecodeOptions.from_config(gen_config)
         prompts = [self.prompts.from_task(task, i, gen_config.denoise) for i in range(task.batch_size)]
         draws: Sequence[TorchDraws | None] = [None] * len(prompts)
-        seeds = [0] * len(prompts)
         with self._on_device():
             if self.noise == "torch":
-                generator = self._draws or default_generator(self.device)
-                draws = self._plan([prompt.frames for prompt in prompts], options, generator)
-            else:
+                source = generator or self._draws or default_generator(self.device)
+                draws = self._plan([prompt.frames for prompt in prompts], options, source)
+            elif seeds is None:
                 seeds = [draw_seed(self._seeds) for _ in prompts]
             jobs = [
                 self._job(Request(prompt, options, seed), draw)
-                for prompt, seed, draw in zip(prompts, seeds, draws, strict=True)
+                for prompt, seed, draw in zip(prompts, seeds or [0] * len(prompts), draws, strict=True)
             ]
         caller = self._join_caller()
         self._scheduler.submit(jobs)
         try:
             if self._thread is None:
+                total = sum(len(job.counts) for job in jobs)
                 while not all(job.future.done() for job in jobs):
                     self.step()
+                    if on_step is not None:
+                        on_step(sum(job.step for job in jobs), total)
             tokens = [job.future.result() for job in jobs]
         except BaseException:
             for job in jobs:

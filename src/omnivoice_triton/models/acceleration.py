@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, Mode, get_mode
+from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, ENGINE_OPTIONS, Mode, get_mode
 from omnivoice_triton.models.availability import choose
 from omnivoice_triton.models.graphs import GraphedForward, capture_cuda_graph
 from omnivoice_triton.models.handle import PatchHandle
+from omnivoice_triton.models.progress import Progress, reporting
+from omnivoice_triton.models.request import Request
+from omnivoice_triton.models.seeding import seeded
+from omnivoice_triton.speech import InputError
+
+if TYPE_CHECKING:
+    from omnivoice_triton.models.turbo import TurboHandle
 
 
 class Acceleration(PatchHandle):
@@ -26,6 +35,25 @@ class Acceleration(PatchHandle):
         """The captured graphs, if the mode has any."""
         return next((part.forward for part in self.parts if hasattr(part, "forward")), None)
 
+    @property
+    def turbo(self) -> TurboHandle | None:
+        """Our own engine, if the mode has it."""
+        found: Any = next((part for part in self.parts if part.what == "turbo"), None)
+        turbo: TurboHandle | None = found
+        return turbo
+
+    @contextmanager
+    def call(
+        self, model: Any, seed: int, request: Request | None = None, progress: Progress | None = None
+    ) -> Iterator[None]:
+        """Within the block `model` draws its noise from `seed`, whatever the mode, and tells `progress`."""
+        if self.turbo is not None:
+            with self.turbo.call(seed, progress):
+                yield
+            return
+        with seeded(model, seed), reporting(model, request, progress):
+            yield
+
     def __repr__(self) -> str:
         """Mode and every part."""
         parts = " ".join(map(repr, self.parts)) or "upstream as it is"
@@ -40,6 +68,7 @@ def accelerate(
     enable_fused_norm: bool = True,
     graph_budget_mb: int = DEFAULT_GRAPH_BUDGET_MB,
     capture: Any | None = None,
+    **engine_options: Any,
 ) -> Acceleration:
     """Run an upstream OmniVoice instance in `mode`; its own `generate()` is then the fast one.
 
@@ -50,6 +79,8 @@ def accelerate(
         enable_fused_norm: fuse the residual adds, and q/k norm with RoPE.
         graph_budget_mb: what the CUDA graphs may hold together.
         capture: stand-in for CUDA capture, for tests.
+        **engine_options: for mode turbo: `noise`, `max_rows`, `max_items` and `codec_precision`, as `install_turbo`
+            takes them.
 
     Returns:
         A handle: its repr shows what was patched, its `undo()` restores upstream bit for bit.
@@ -60,8 +91,15 @@ def accelerate(
     """
     # A stand-in for capture needs no GPU, so only the real thing is asked whether it can run.
     chosen = choose(mode, str(model.device)).mode if capture is None else get_mode(mode)
+    check_options(chosen, engine_options, triton_options=patch_range is not None or not enable_fused_norm)
+    if "_generate_iterative" in model.__dict__:
+        raise InputError("this model's decode loop is replaced already: undo() that first")
     parts: list[PatchHandle] = []
     try:
+        if chosen.engine:
+            from omnivoice_triton.models.turbo import install_turbo
+
+            parts.append(install_turbo(model, codec_budget_mb=graph_budget_mb, codec_capture=capture, **engine_options))
         if chosen.triton:
             from omnivoice_triton.models.patching import apply_triton_kernels  # Triton is not everywhere
 
@@ -73,3 +111,21 @@ def accelerate(
             part.undo()
         raise
     return Acceleration(chosen, parts)
+
+
+def check_options(mode: Mode, engine_options: dict[str, Any], *, triton_options: bool) -> None:
+    """Raise InputError for options that are unknown, out of range or of another kind of mode."""
+    unknown = sorted(set(engine_options) - set(ENGINE_OPTIONS))
+    if unknown:
+        choices = ", ".join(("patch_range", "graph_budget_mb", *ENGINE_OPTIONS))
+        raise InputError(f"unknown option {unknown[0]!r}: there are {choices}")
+    if mode.engine:
+        if triton_options:
+            raise InputError(
+                f"patch_range and enable_fused_norm are for modes that patch upstream's layers, not {mode.name}"
+            )
+        from omnivoice_triton.models.turbo import check_engine_values
+
+        check_engine_values(engine_options)
+    elif engine_options:
+        raise InputError(f"{min(engine_options)} is for mode turbo, not {mode.name}")

@@ -74,18 +74,18 @@ def unavailable_reason(mode: Mode, device: str) -> str | None:
     import torch
 
     kind = torch.device(device).type
-    if not mode.needs_gpu:
+    if not mode.made_for_gpu:
         return None
-    if mode.triton and importlib.util.find_spec("triton") is None:
+    if (mode.triton or mode.engine) and importlib.util.find_spec("triton") is None:
         return "Triton is not installed: pip install triton (Linux) or triton-windows"
     if kind != "cuda":
-        if mode.graph or not interpreter_on():
+        if mode.graph or (mode.triton and not interpreter_on()):
             return f"it needs an NVIDIA GPU, not device {kind}: use mode base"
         return None
     if not torch.cuda.is_available():
         return f"it needs an NVIDIA GPU ({no_gpu_reason()}): use mode base"
     capability = torch.cuda.get_device_capability(device)
-    if mode.triton and capability < MIN_CAPABILITY:
+    if (mode.triton or mode.engine) and capability < MIN_CAPABILITY:
         have, want = (".".join(map(str, c)) for c in (capability, MIN_CAPABILITY))
         return f"the GPU's compute capability is {have}, the kernels need {want}: use mode base or faster"
     return None
@@ -111,10 +111,14 @@ def choose(name: str, device: str) -> Choice:
     better = ""
     for mode in sorted(MODES.values(), key=lambda m: -m.rank):
         reason = unavailable_reason(mode, device)
-        if reason is None and not (mode.needs_gpu and kind == "cpu"):
+        # Triton's interpreter and the engine's reference operations are for tests, never what somebody means by fast.
+        if reason is None and not (mode.made_for_gpu and kind != "cuda"):
             return Choice(mode, device, f"the fastest that runs on {kind}{better}")
-        # The interpreter is a test instrument, never what somebody means by the fastest mode.
-        better = better or f"; mode {mode.name} can't run here: {reason or 'that would be the interpreter'}"
+        better = better or (
+            f"; mode {mode.name} can't run here: {reason}"
+            if reason
+            else f"; mode {mode.name} is fast on an NVIDIA GPU only"
+        )
     raise ModeUnavailable("no mode can run here")  # base always can
 
 

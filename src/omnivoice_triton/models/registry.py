@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omnivoice_triton.config import AUTO, MODES, get_mode
+from omnivoice_triton.config import AUTO, ENGINE_OPTIONS, MODES, get_mode
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError
 
@@ -82,7 +82,8 @@ def create_runner(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         model_id: hub id or local directory; None is k2-fsa/OmniVoice.
         dtype: `fp16`, `bf16`, `fp32`; `auto` is fp16 on a GPU and fp32 on a CPU.
-        **options: `patch_range`, `graph_budget_mb`, as `BaseRunner` takes them.
+        **options: `patch_range`, `graph_budget_mb`, and for mode turbo `noise`, `max_rows`, `max_items` and
+            `codec_precision`, as `BaseRunner` takes them.
 
     Raises:
         UnknownMode, ModeUnavailable: no such mode, or this machine can't run it.
@@ -91,7 +92,8 @@ def create_runner(
     if model_id is not None:
         options["model_id"] = model_id
     cls = BaseRunner if mode.lower() == AUTO else get_runner_class(mode)
-    unknown = sorted(set(options) - {"model_id", "patch_range", "graph_budget_mb", "enable_sage_attention"})
+    known = ("patch_range", "graph_budget_mb", *ENGINE_OPTIONS)
+    unknown = sorted(set(options) - {*known, "model_id", "enable_sage_attention"})
     if unknown:
-        raise InputError(f"unknown runner option {unknown[0]!r}: there are patch_range and graph_budget_mb")
+        raise InputError(f"unknown runner option {unknown[0]!r}: there are {', '.join(known)}")
     return cls(device=device, dtype=dtype, mode=mode, **options)

@@ -16,9 +16,9 @@ import numpy as np
 
 from omnivoice_triton.config import AUTO, DEFAULT_GRAPH_BUDGET_MB, HUB_MODEL_ID, Mode
 from omnivoice_triton.models.availability import choose, resolve_dtype
-from omnivoice_triton.models.progress import Progress, reporting
+from omnivoice_triton.models.progress import Progress
 from omnivoice_triton.models.request import Request, build_request, load_voice
-from omnivoice_triton.models.seeding import resolve_seed, seeded
+from omnivoice_triton.models.seeding import resolve_seed
 from omnivoice_triton.speech import InputError, NotEnoughMemory, NotLoaded, Speech
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class BaseRunner:
         dtype: `fp16`, `bf16`, `fp32` or a torch dtype; `auto` is fp16 on a GPU and fp32 on a CPU.
         mode: a name from `MODES` or `auto`; the class's own by default.
         patch_range: half-open range of layers that get Triton kernels; None is all.
-        graph_budget_mb: what the CUDA graphs may hold together.
+        graph_budget_mb: what the CUDA graphs may hold together; of mode turbo, those of the codec.
+        **engine_options: for mode turbo: `noise` (`philox`, or `torch` for upstream's draws), `max_rows` and
+            `max_items` that may run together, `codec_precision`.
 
     Usable as a context manager (loads on entry, unloads on exit) and from several threads (calls take turns).
     """
@@ -58,7 +60,10 @@ class BaseRunner:
         mode: str | None = None,
         patch_range: tuple[int, int] | None = None,
         graph_budget_mb: int = DEFAULT_GRAPH_BUDGET_MB,
+        **engine_options: Any,
     ) -> None:
+        from omnivoice_triton.models.acceleration import check_options
+
         choice = choose(mode if mode is not None else self.default_mode, device)
         self.mode: Mode = choice.mode
         self.reason = choice.reason
@@ -67,6 +72,8 @@ class BaseRunner:
         self.dtype = resolve_dtype(dtype, self.device)
         self.patch_range = patch_range
         self.graph_budget_mb = graph_budget_mb
+        check_options(self.mode, engine_options, triton_options=patch_range is not None)
+        self.engine_options = engine_options
         self._model: Any = None
         self._acceleration: Acceleration | None = None
         self._lock = threading.RLock()
@@ -116,11 +123,15 @@ class BaseRunner:
             self._check_memory(path)
             try:
                 model = OmniVoice.from_pretrained(str(path), device_map=self.device, dtype=self.dtype).eval()
+                self._acceleration = accelerate(
+                    model,
+                    self.mode.name,
+                    patch_range=self.patch_range,
+                    graph_budget_mb=self.graph_budget_mb,
+                    **self.engine_options,
+                )
             except torch.OutOfMemoryError as error:
                 raise NotEnoughMemory(self._out_of_memory("loading the model")) from error
-            self._acceleration = accelerate(
-                model, self.mode.name, patch_range=self.patch_range, graph_budget_mb=self.graph_budget_mb
-            )
             self._model = model
             logger.info("%r: %r", self, self._acceleration)
 
@@ -129,12 +140,14 @@ class BaseRunner:
 
         Args:
             lengths: sequence lengths (prompt tokens and reference frames and 25 target frames a second) to capture
-                graphs for; None is one short utterance.
+                graphs for; None is one short utterance. Mode turbo captures graphs for all lengths.
             batch_sizes: numbers of texts per call to capture for.
         """
         with self._lock:
-            self._loaded()
-            graphs = self._acceleration.graphs if self._acceleration is not None else None
+            acceleration = self._loaded()
+            if acceleration.turbo is not None:
+                acceleration.turbo.warmup()
+            graphs = acceleration.graphs
             if graphs is not None and lengths is not None:
                 graphs.warmup(lengths, tuple(batch_sizes))
             self.generate("Warm-up.", duration=1.0, num_step=2, seed=0)
@@ -163,7 +176,8 @@ class BaseRunner:
             instruct: voice design, such as `female, young adult, high pitch`.
             ref_audio: reference recording (path, or samples and rate in Hz) to clone, with its transcript `ref_text`.
             voice: instead of these, a prompt from `create_voice()` or the path of a saved one.
-            seed: same seed, same input, same bits; None draws one and reports it in the result.
+            seed: same seed, same input, same bits; None draws one and reports it in the result. In mode turbo the
+                first text of a list gets the noise that it gets alone.
             duration: seconds of speech to make, instead of the estimate.
             speed: factor on the estimated pace; above 1 is faster.
             normalize_text: spell out numbers and dates first (needs `omnivoice[tn]`).
@@ -266,9 +280,10 @@ class BaseRunner:
             if torch.device(self.device).type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _loaded(self) -> None:
-        if self._model is None:
+    def _loaded(self) -> Acceleration:
+        if self._model is None or self._acceleration is None:
             raise NotLoaded("the model is not loaded: call load_model() first, or use the runner in a `with` block")
+        return self._acceleration
 
     def _voices(self, voice: Any) -> Any:
         """Paths of saved voices become prompts, and every prompt is checked against the model."""
@@ -293,7 +308,7 @@ class BaseRunner:
             torch.cuda.reset_peak_memory_stats(self.device)
         start = time.perf_counter()
         try:
-            with seeded(self._model, seed), reporting(self._model, request, progress):
+            with self._loaded().call(self._model, seed, request, progress):
                 audios = self._model.generate(**request.upstream_kwargs())
         except torch.OutOfMemoryError as error:
             raise NotEnoughMemory(self._out_of_memory("this request")) from error

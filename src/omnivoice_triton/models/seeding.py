@@ -42,6 +42,8 @@ def check_upstream(model: Any) -> None:
 def seeded(model: Any, seed: int) -> Iterator[None]:
     """Within the block, `model`'s decode loop draws from a generator seeded with `seed`."""
     check_upstream(model)
+    if "_generate_iterative" in model.__dict__:
+        raise InputError("this model's decode loop is not upstream's: seed it through the handle of what replaced it")
     generator = torch.Generator(device=model.device).manual_seed(seed)
 
     def gumbel_sample(logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -199,8 +199,10 @@ def main(argv: list[str] | None = None) -> int:
         device = check_device(options.device)
         path = default_model(options.model, device)
         able = {name: unavailable_reason(mode, device) for name, mode in MODES.items()}
-        modes = options.modes or [name for name, reason in able.items() if reason is None]
+        modes = options.modes or [name for name, reason in able.items() if reason is None and not MODES[name].engine]
         for name in modes:
+            if MODES[name].engine:
+                raise InputError(f"mode {name} has a backbone of its own, not upstream's layers: leave it out here")
             if able[name]:
                 raise InputError(f"mode {name} can't run here: {able[name]}")
         dtypes = options.dtypes or (["fp16", "bf16"] if device != "cpu" else ["fp32"])

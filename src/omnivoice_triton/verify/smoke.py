@@ -60,6 +60,12 @@ def path_taken(runner: BaseRunner) -> list[str]:
         missing.append("no layer patched")
     if runner.mode.graph and not (acceleration.graphs and acceleration.graphs.replays):
         missing.append("no graph replayed")
+    if runner.mode.engine and not (acceleration.turbo and acceleration.turbo.engine.runner.graphs.replays):
+        missing.append("the engine ran no step")
+    if runner.mode.engine and str(runner.device).startswith("cuda"):
+        codec = acceleration.turbo.codec if acceleration.turbo else None
+        if not getattr(codec, "replays", 0):
+            missing.append("no codec graph replayed")
     if runner.mode.int8_qk and row_lengths_hook(runner.model.llm) is None:
         missing.append("no INT8 attention installed")
     return missing
