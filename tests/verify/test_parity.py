@@ -97,3 +97,8 @@ def test_figures() -> None:
     clear = torch.tensor([[5.0, 0.0], [1.0, 0.9]])
     assert screened_agreement(clear.flip(-1), clear, 0.5) == (0.0, 1)
     assert screened_agreement(clear, clear, 0.5) == (1.0, 1)
+
+
+def test_a_mode_without_upstreams_layers_is_an_error(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tiny, "--modes", "turbo", "--device", "cpu") == 2
+    assert "mode turbo has a backbone of its own" in capsys.readouterr().err

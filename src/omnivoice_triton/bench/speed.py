@@ -117,6 +117,14 @@ def memory(path: Path, dtype: str, mode: str) -> Row:
 
 def graph_figures(runner: BaseRunner) -> dict[str, float]:
     """Memory and captures of the runner's graphs (no reference to them may outlive the runner)."""
+    turbo = runner.acceleration.turbo if runner.acceleration is not None else None
+    if turbo is not None:
+        codec = turbo.codec  # graphs on the GPU that this needs; the engine's own hold buffers only
+        steps = turbo.engine.runner.graphs.captures
+        return {
+            "graph_pool_mb": getattr(codec, "used_bytes", 0) / 2**20,
+            "captures": steps + getattr(codec, "captures", 0),
+        }
     graphs = runner.acceleration.graphs if runner.acceleration is not None else None
     return {} if graphs is None else {"graph_pool_mb": graphs.used_bytes / 2**20, "captures": graphs.captures}
 
