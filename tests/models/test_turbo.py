@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import inspect
 import threading
+import time
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,23 @@ class TestLongText:
         batches.clear()
         runner.generate(SENTENCES, ref_audio=reference(), ref_text="A tone.", seed=1, **LONG)
         assert [n for n, _ in batches] == [two + 1]
+
+    def test_every_long_text_keeps_its_own_voice(
+        self, runner: BaseRunner, decoded: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tasks: list[Any] = []
+        engine = handle_of(runner).engine
+        run = engine.generate_tokens
+        monkeypatch.setattr(
+            engine, "generate_tokens", lambda task, *r, **o: (tasks.append(task), run(task, *r, **o))[1]
+        )
+        other = "Quite another text begins. It goes on for a while. Then it comes to its end."
+        runner.generate([SENTENCES, other], seed=1, **LONG)
+        (items,), (_, later) = decoded, tasks
+        voices = [items[0][0]] * (len(items[0]) - 1) + [items[1][0]] * (len(items[1]) - 1)
+        assert not torch.equal(items[0][0], items[1][0])
+        for given, want in zip(later.ref_audio_tokens, voices, strict=True):
+            assert torch.equal(given, want)
 
     def test_lengths_are_upstreams(self, runner: BaseRunner, upstream_noise: BaseRunner, decoded: list[Any]) -> None:
         for each in (runner, upstream_noise):
@@ -442,6 +461,29 @@ class TestLife:
             thread.join()
         for seed, audio in want.items():
             np.testing.assert_array_equal(got[seed], audio)
+
+    def test_the_codec_serves_one_thread_at_a_time(self, runner: BaseRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        codec = handle_of(runner).codec
+        decode, inside, crowds = codec.decode, threading.Semaphore(1), []
+
+        def alone(*args: Any, **options: Any) -> Any:
+            if not inside.acquire(blocking=False):
+                crowds.append(1)
+                return decode(*args, **options)
+            try:
+                time.sleep(0.05)
+                return decode(*args, **options)
+            finally:
+                inside.release()
+
+        monkeypatch.setattr(codec, "decode", alone)
+        say = partial(runner.model.generate, text=TEXT, **FAST)
+        threads = [threading.Thread(target=say) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not crowds
 
     def test_bf16_on_the_cpu(self, tiny: Path) -> None:
         with create_runner("turbo", device="cpu", model_id=tiny, dtype="bf16", **SMALL) as runner:
