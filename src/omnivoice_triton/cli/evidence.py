@@ -1,0 +1,54 @@
+"""`omnivoice-triton bench`, `verify` and `tune`: the modules that measure and check, by name."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+BENCHES = ("kernels", "speed", "soak", "turbo")
+CHECKS = ("parity", "smoke", "sanitize")
+
+
+def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which benchmark, and its own flags."""
+    _add(parser, BENCHES)
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Run a benchmark."""
+    return _run(f"omnivoice_triton.bench.{args.what}", args.rest)
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which check, and its own flags."""
+    _add(parser, CHECKS)
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Run a check; its exit code is the verdict."""
+    return _run(f"omnivoice_triton.verify.{args.what}", args.rest)
+
+
+def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, output and the tuner's own flags."""
+    parser.add_argument("model", help="directory or hub id")
+    parser.add_argument("out", help="JSON file to write the tile table to")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="more flags of the tuner, such as --rows 320,448")
+
+
+def run_tune(args: argparse.Namespace) -> int:
+    """Tune the turbo engine's tiles on this GPU."""
+    from omnivoice_triton.evidence import need_gpu
+
+    need_gpu()
+    return _run("omnivoice_triton.engine.measure", ["tune", args.model, args.out, *args.rest])
+
+
+def _add(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> None:
+    parser.add_argument("what", choices=choices)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="its own flags; --help after its name lists them")
+
+
+def _run(module: str, rest: list[str]) -> int:
+    code: int = import_module(module).main(rest)
+    return code
