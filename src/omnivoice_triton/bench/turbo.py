@@ -1,0 +1,108 @@
+"""Turbo beside base, and turbo alone: `python -m omnivoice_triton.bench.turbo [PART] --json OUT`.
+
+cases       the five cases of `turbo_cases`: times of base and turbo, split, floors, memory
+lengths     hundreds of different lengths: no capture, no slow one, no growth, else exit code 1
+throughput  audio seconds per second over batch sizes and lengths
+startup     process start to first audio, by stages
+all         all of these, the default
+
+JSON is written after each part and dtype, every row with its `part`, so an interrupted run keeps what it measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omnivoice_triton.bench import turbo_cases, turbo_lengths, turbo_startup, turbo_throughput
+from omnivoice_triton.bench.harness import arguments
+from omnivoice_triton.bench.turbo_floor import MEASURED_PEAK_TFLOPS
+from omnivoice_triton.config import MODES
+from omnivoice_triton.evidence import default_model, need_gpu, write_json
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+
+Row = dict[str, Any]
+
+PARTS: dict[str, Callable[[list[Row]], list[str]]] = {
+    "cases": turbo_cases.table,
+    "lengths": turbo_lengths.table,
+    "throughput": turbo_throughput.table,
+    "startup": turbo_startup.table,
+}
+"""Name of each part, and how its rows are printed."""
+
+DTYPES = ("fp16", "bf16", "fp32")
+
+
+def measure(part: str, path: Path, dtype: str, options: argparse.Namespace) -> list[Row]:
+    """The rows of one part in one dtype."""
+    quick: bool = options.quick
+    if part == "cases":
+        return turbo_cases.measure(path, dtype, options.modes, options.runs, quick)
+    if part == "lengths":
+        return turbo_lengths.measure(path, dtype, 40 if quick else 300)
+    if part == "throughput":
+        return turbo_throughput.measure(path, dtype, 1 if quick else 3, quick)
+    return turbo_startup.measure(path, dtype, 1 if quick else 3)
+
+
+def failures(rows: list[Row]) -> list[str]:
+    """What makes the run's exit code 1."""
+    found = []
+    for row in rows:
+        where = f"{row['part']} {row['dtype']}"
+        found += [f"{where}: {problem}" for problem in row.get("problems", ())]
+        if "error" in row:
+            found.append(f"{where}: {row['error']}")
+    return found
+
+
+def parse_options(argv: list[str] | None) -> argparse.Namespace:
+    """Command line; argparse exits with 2 on what it can't use."""
+    parser = arguments("turbo beside base: times, floors, lengths, throughput, startup", runs=15)
+    parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
+    parser.add_argument("--modes", nargs="+", default=["turbo"], choices=list(MODES), help="beside base, in cases")
+    parser.add_argument("--quick", action="store_true", help="fewer cases, lengths, cells and runs")
+    options = parser.parse_args(argv)
+    if options.runs < 1:
+        parser.error(f"--runs must be at least 1, not {options.runs}")
+    unknown = [dtype for dtype in options.dtypes if dtype not in DTYPES]
+    if unknown:
+        parser.error(f"--dtypes must be of {', '.join(DTYPES)}, not {unknown[0]!r}")
+    if options.quick:
+        options.runs = min(options.runs, 3)
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print tables, write JSON; exit code 1 if a check failed, 2 if nothing could be measured."""
+    options = parse_options(argv)
+    rows: list[Row] = []
+    try:
+        need_gpu()
+        path = default_model(options.model, "cuda")
+        for part in PARTS if options.part == "all" else (options.part,):
+            mine: list[Row] = []
+            for dtype in options.dtypes:
+                made = measure(part, path, dtype, options)
+                if not made:
+                    raise InputError(f"{part} {dtype}: nothing was measured")
+                mine += made
+                rows += made
+                figures = {"quick": options.quick, "peak_tflops": MEASURED_PEAK_TFLOPS, "results": rows}
+                write_json(options.json, "turbo", path, figures)  # what is measured is kept, whatever comes
+            print("\n".join(["", f"{part}:", *PARTS[part](mine)]), flush=True)
+    except OmniVoiceTritonError as error:
+        print(f"bench.turbo: {error}", file=sys.stderr)
+        return 2
+    wrong = failures(rows)
+    for line in wrong:
+        print(f"FAIL {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
