@@ -9,7 +9,7 @@ RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup lock lint types test-gpu test-parity verify smoke-test sanitize \
-	bench bench-kernels bench-speed bench-turbo bench-turbo-quick soak clean
+	bench bench-kernels bench-speed bench-turbo soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,9 +70,6 @@ bench-speed: $(GPU_READY) ## each mode beside base, end to end
 
 bench-turbo: $(GPU_READY) ## turbo beside base: times, floors, lengths, throughput, startup
 	$(PY) -m omnivoice_triton.bench.turbo --json $(RESULTS)/turbo.json
-
-bench-turbo-quick: $(GPU_READY) ## the same with fewer cases and runs
-	$(PY) -m omnivoice_triton.bench.turbo --quick --json $(RESULTS)/turbo-quick.json
 
 soak: $(GPU_READY) ## 200 utterances of different lengths: memory stays under the budget
 	$(PY) -m omnivoice_triton.bench.soak --json $(RESULTS)/soak.json
