@@ -1,4 +1,4 @@
-"""compute-sanitizer over every kernel: `python -m omnivoice_triton.verify.sanitize`
+"""compute-sanitizer over the kernels of the six modes: `python -m omnivoice_triton.verify.sanitize`
 
 Each tool first has to find a planted out-of-bounds read (memcheck only); then the real workload must be clean.
 """

@@ -1,4 +1,4 @@
-"""Every kernel once at awkward sizes, for compute-sanitizer: `python -m omnivoice_triton.verify.workload`
+"""The kernels of the six modes at awkward sizes, for compute-sanitizer: `python -m omnivoice_triton.verify.workload`
 
 Sizes are odd on purpose: one row, one column, one past a tile. `--plant` adds an access past the end, to show that the
 sanitizer would see one.
