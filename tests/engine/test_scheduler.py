@@ -33,6 +33,10 @@ class Counter:
             raise ValueError("can't embed this")
         self.held.add(job.number)
 
+    def place(self) -> None:
+        if any(self.broken.get(number) == "place" for number in self.held):
+            raise ValueError("can't embed this")
+
     def run(self, jobs: Sequence[Job]) -> None:
         assert sum(job.rows for job in jobs) <= BUDGET
         if any(self.broken.get(job.number) == "run" for job in jobs):
@@ -124,14 +128,18 @@ def test_a_job_cancelled_in_its_last_step_frees_its_rows(runner: Counter, schedu
     assert not runner.held
 
 
-@pytest.mark.parametrize(("where", "error"), [("admit", ValueError), ("collect", MemoryError)])
+@pytest.mark.parametrize(("where", "error"), [("admit", ValueError), ("place", ValueError), ("collect", MemoryError)])
 def test_an_error_in_one_job_never_touches_the_others(
     runner: Counter, scheduler: Scheduler, where: str, error: type[Exception]
 ) -> None:
     jobs = [make_job(steps=2) for _ in range(3)]
     runner.broken[jobs[1].number] = where
+    before = make_job(steps=3)
+    scheduler.submit([before])
+    scheduler.step()
     scheduler.submit(jobs)
     run_all(scheduler)
+    assert before.future.result(0).item() == before.number
     assert jobs[0].future.result(0).item() == jobs[0].number
     assert jobs[2].future.result(0).item() == jobs[2].number
     with pytest.raises(error):

@@ -50,6 +50,7 @@ def test_admission_writes_what_upstream_embeds(weights: BackboneWeights) -> None
     assert prompt.reference is not None
     with torch.no_grad():
         placement = state.admit(prompt, DecodeOptions(guidance_scale=0.0), 0, (1,))
+        state.flush()
         ids = torch.cat((torch.from_numpy(prompt.text_ids).expand(8, -1), prompt.reference), 1)
         want = model._prepare_embed_inputs(ids[None], (torch.arange(7) >= 4)[None])[0]
     assert torch.equal(state.prompt[torch.from_numpy(placement.prompt).long()], want)
@@ -61,12 +62,43 @@ def test_admission_writes_what_upstream_embeds(weights: BackboneWeights) -> None
     assert state.free == (64 - 2, 64 - 5, 2)
 
 
-def test_a_failed_admission_gives_its_rows_back(weights: BackboneWeights) -> None:
+def test_many_join_as_each_alone(weights: BackboneWeights) -> None:
+    """One copy for all: every prompt, slot and frame lies where it lies when they join one by one."""
+    together, apart = DecodeState(weights, 64, 4), DecodeState(weights, 64, 4)
+    sizes = ((4, 3, 2), (1, 0, 3), (0, 2, 1), (3, 1, 4))
+    joining = [(make_prompt(*each), 5 + n) for n, each in enumerate(sizes)]
+    for state in (together, apart):
+        state.canvas.zero_()
+        for prompt, seed in joining:
+            state.admit(prompt, DecodeOptions(num_step=seed), seed, (seed, 1))
+            if state is apart:
+                state.flush()
+        state.flush()
+        state.flush()
+    assert (together.canvas == weights.shape.mask_id).sum() == 10 * 8
+    assert together.prompt.abs().sum() > 0
+    for name in ("prompt", "canvas", "slots"):
+        assert torch.equal(getattr(together, name), getattr(apart, name)), name
+
+
+def test_who_leaves_before_being_placed_writes_nothing(weights: BackboneWeights) -> None:
+    state = DecodeState(weights, 64, 3)
+    placement = state.admit(make_prompt(4, 3, 2), DecodeOptions(), 0, (1,))
+    state.release(placement)
+    state.flush()
+    assert not state.prompt.any()
+    assert state.free == (64, 64, 3)
+
+
+def test_a_failed_placement_leaves_nothing_behind(weights: BackboneWeights) -> None:
     state = DecodeState(weights, 64, 3)
     bad = Prompt(np.array([10**6], np.int64), None, 2)  # the engine refuses it; here it gets through
+    placement = state.admit(bad, DecodeOptions(), 0, (1,))
     with pytest.raises(IndexError):
-        state.admit(bad, DecodeOptions(), 0, (1,))
+        state.flush()
+    state.release(placement)
     assert state.free == (64, 64, 3)
+    state.flush()
 
 
 def test_slot_row_holds_settings_seed_and_counts() -> None:
@@ -83,6 +115,7 @@ def test_schedules_longer_than_the_window_are_uploaded_in_pieces(weights: Backbo
     state = DecodeState(weights, 128, 1)
     counts = tuple(1 + i % 3 for i in range(2 * SCHEDULE_WINDOW + 40))
     placement = state.admit(make_prompt(1, 0, 80), DecodeOptions(), 0, counts)
+    state.flush()
     for step, count in enumerate(counts):
         state.refresh_schedule(placement, counts, step)
         assert Slot(state.slots[placement.slot]).count == count

@@ -6,6 +6,7 @@ import gc
 import inspect
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -299,6 +300,23 @@ class TestOnAnUpstreamInstance:
         torch.manual_seed(1)
         assert np.array_equal(model.generate(text=TEXT, **FAST)[0], said)
 
+    def test_training_mode_ends_where_it_would_be_heard(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As upstream's generate(), which walks all modules each time; here only if there is something to do."""
+        model = load_upstream(tiny)
+        walks: list[int] = []
+        walk = type(model).eval
+        monkeypatch.setattr(type(model), "eval", lambda self: (walks.append(1), walk(self))[1])
+        with accelerate(model, "turbo", **SMALL):
+            model.generate(text=TEXT, **FAST)
+            assert not walks
+            model.train()
+            model.generate(text=TEXT, **FAST)
+            assert len(walks) == 1
+            assert not any(module.training for module in model.modules())
+            model.audio_tokenizer.train()
+            model.generate(text=TEXT, ref_audio=(torch.from_numpy(reference()[0])[None], 24_000), ref_text="A.", **FAST)
+            assert not any(module.training for module in model.modules())
+
     def test_repr(self, tiny: Path) -> None:
         model = load_upstream(tiny)
         handle = install_turbo(model, **SMALL)
@@ -575,6 +593,26 @@ class TestOnAGpu:
             return float((x - true).norm() / true.norm())
 
         assert error(got) < max(1.25 * error(base), 1e-5)
+
+    def test_the_host_waits_once(self, tiny: Path) -> None:
+        """For the samples. Any other wait would leave the device idle while the host goes on."""
+        voice = torch.randint(0, 1024, (8, 30), generator=torch.Generator().manual_seed(0))
+        with create_runner("turbo", model_id=tiny) as runner:
+            from omnivoice import VoiceClonePrompt
+
+            runner.warmup()
+            prompt = VoiceClonePrompt(voice, "A tone.", 0.2)
+            for text, options in ((TEXT, {}), ([TEXT, "Two.", "And three."], {"voice": prompt})):
+                runner.generate(text, duration=2.0, num_step=4, **options)  # looks at the voice's codes
+                with warnings.catch_warnings(record=True) as seen:
+                    warnings.simplefilter("always")
+                    torch.cuda.set_sync_debug_mode("warn")
+                    try:
+                        runner.generate(text, duration=2.0, num_step=4, **options)
+                    finally:
+                        torch.cuda.set_sync_debug_mode("default")
+                waits = [str(each.message) for each in seen if "synchronizing CUDA operation" in str(each.message)]
+                assert len(waits) == 1, waits
 
     def test_undo_gives_the_memory_back(self, tiny: Path) -> None:
         model = load_upstream(tiny, "cuda", torch.float16)

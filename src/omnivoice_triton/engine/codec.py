@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,6 +20,7 @@ from torch import nn
 from omnivoice_triton.engine import codec_windows
 from omnivoice_triton.engine.codec_weights import Conv, DecoderWeights, UpConv, read_decoder_weights
 from omnivoice_triton.engine.codec_windows import Call
+from omnivoice_triton.engine.state import upload
 from omnivoice_triton.speech import InputError, ModeUnavailable
 
 PRECISIONS = {
@@ -238,7 +240,8 @@ def fill_call(codes: torch.Tensor, lengths: torch.Tensor, items: Sequence[torch.
     What lies beyond a length keeps whatever valid codes it held.
     """
     counts = [row.frames for row in call.rows] + [0] * (call.batch - len(call.rows))
-    lengths.copy_(torch.tensor(counts, dtype=torch.int32))
+    # From pageable memory torch would wait for the stream, which still has the whole decode loop to run.
+    lengths.copy_(upload(np.array(counts, np.int32), lengths.device))
     for index, row in enumerate(call.rows):
         codes[index, :, : row.frames].copy_(items[row.item][:, row.start : row.start + row.frames])
 

@@ -274,6 +274,7 @@ class Engine:
             try:
                 for job, canvas in zip(jobs, tokens, strict=True):
                     self.runner.admit(job)
+                    self.runner.place()
                     assert job.placement is not None
                     self.runner.state.write_tokens(job.placement, canvas.to(self.device))
                 layout = self.runner.arrange(jobs)

@@ -48,6 +48,9 @@ class Runner(Protocol):
     def admit(self, job: Job) -> None:
         """Take a job in."""
 
+    def place(self) -> None:
+        """Put on the device, at once, what was admitted since; after an error nothing of it is."""
+
     def run(self, jobs: Sequence[Job]) -> None:
         """One step of all jobs."""
 
@@ -132,14 +135,15 @@ class Scheduler:
 
     def _admit(self) -> None:
         rows = sum(job.rows for job in self._running)
+        joined: list[Job] = []
         while True:
             with self._changed:
                 if not self._queue:
-                    return
+                    break
                 job = self._queue[0]
                 dropped = job.future.cancelled()
-                if not dropped and not self._fits(rows + job.rows, len(self._running) + 1):
-                    return  # it waits, and so does everybody behind it
+                if not dropped and not self._fits(rows + job.rows, len(self._running) + len(joined) + 1):
+                    break  # it waits, and so does everybody behind it
                 self._queue.popleft()
             if dropped:
                 self._fail(job, None)
@@ -149,8 +153,32 @@ class Scheduler:
             except Exception as error:
                 self._fail(job, error)
                 continue
-            self._running.append(job)
+            joined.append(job)
             rows += job.rows
+        if joined:
+            self._running.extend(self._place(joined))
+
+    def _place(self, joined: list[Job]) -> list[Job]:
+        """Those of the admitted who made it onto the device."""
+        try:
+            self._runner.place()
+        except Exception as error:
+            if len(joined) == 1:
+                self._fail(joined[0], error)
+                return []
+            # One of them broke it: each by itself, lest the others pay.
+            for job in joined:
+                self._runner.release(job)
+            placed = []
+            for job in joined:
+                try:
+                    self._runner.admit(job)
+                except Exception as own:
+                    self._fail(job, own)
+                    continue
+                placed += self._place([job])
+            return placed
+        return joined
 
     def _run(self) -> None:
         try:

@@ -7,6 +7,8 @@ so rows needn't lie together: free ones are a stack, nothing is ever moved, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +64,7 @@ class DecodeState:
         self.scores = torch.zeros(max_rows, shape.codebooks, dtype=torch.float32, device=device)
         self._free_prompt, self._free_frames = FreeRows(max_rows), FreeRows(max_rows)
         self._free_slots = FreeRows(max_items)
+        self._joining: dict[int, _Joining] = {}
 
     @property
     def free(self) -> tuple[int, int, int]:
@@ -69,23 +72,30 @@ class DecodeState:
         return len(self._free_prompt), len(self._free_frames), len(self._free_slots)
 
     def admit(self, prompt: Prompt, options: DecodeOptions, seed: int, counts: Sequence[int]) -> Placement:
-        """Give a request its rows, embed its prompt, blank its frames and write its slot."""
+        """Give a request its rows and its slot. On the device nothing happens before `flush`."""
+        settings = slot_row(options, seed, counts)
         placement = Placement(
             slot=int(self._free_slots.take(1)[0]),
             prompt=self._free_prompt.take(prompt.rows),
             frames=self._free_frames.take(prompt.frames),
             guided=options.guided,
         )
-        try:
-            self._write(placement, prompt)
-            self.slots[placement.slot].copy_(self._upload(slot_row(options, seed, counts)))
-        except BaseException:
-            self.release(placement)
-            raise
+        self._joining[placement.slot] = _Joining(placement, prompt, settings)
         return placement
+
+    def flush(self) -> None:
+        """Embed the prompts, blank the frames and write the slots of all that were admitted since.
+
+        One copy to the device and ten small kernels, whether one joins or eight.
+        """
+        if self._joining:
+            joining = list(self._joining.values())
+            self._joining.clear()
+            self._write(joining)
 
     def release(self, placement: Placement) -> None:
         """Take a request's rows back."""
+        self._joining.pop(placement.slot, None)
         self._free_slots.give(np.array([placement.slot], np.int32))
         self._free_prompt.give(placement.prompt)
         self._free_frames.give(placement.frames)
@@ -106,20 +116,51 @@ class DecodeState:
             window = self._upload(_window(counts[step:]))
             self.slots[placement.slot, t.SLOT_HEADER :].copy_(window)
 
-    def _write(self, placement: Placement, prompt: Prompt) -> None:
-        n_text = len(prompt.text_ids)
-        sent = self._upload(np.concatenate((prompt.text_ids, placement.prompt, placement.frames), dtype=np.int64))
-        ends = np.cumsum((n_text, n_text, prompt.rows - n_text, len(placement.frames))).tolist()
-        text_ids, text_rows, reference_rows, frames = torch.tensor_split(sent, ends[:-1])
+    def _write(self, joining: Sequence[_Joining]) -> None:
+        prompts, placements = [each.prompt for each in joining], [each.placement for each in joining]
+        slots = np.array([place.slot for place in placements], np.int64)
+        # int32 settings travel as int64, two by two; everything that is one by one follows.
+        settings = np.concatenate([each.settings for each in joining]).view(np.int64)
+        parts: tuple[npt.NDArray[Any], ...] = (
+            settings,
+            slots,
+            *(prompt.text_ids for prompt in prompts),
+            *(place.prompt[: len(prompt.text_ids)] for place, prompt in zip(placements, prompts, strict=True)),
+            *(place.prompt[len(prompt.text_ids) :] for place, prompt in zip(placements, prompts, strict=True)),
+            *(place.frames for place in placements),
+        )
+        n_text = sum(len(prompt.text_ids) for prompt in prompts)
+        n_reference = sum(prompt.rows for prompt in prompts) - n_text
+        sizes = (len(settings), len(slots), n_text, n_text, n_reference)
+        sent = self._upload(np.concatenate(parts, dtype=np.int64))
+        rows, at, text_ids, text_rows, reference_rows, frames = torch.tensor_split(sent, np.cumsum(sizes).tolist())
+        self.slots.index_copy_(0, at, rows.view(torch.int32).view(len(slots), -1))
         self.prompt.index_copy_(0, text_rows, torch.nn.functional.embedding(text_ids, self._weights.text_embedding))
-        if prompt.reference is not None:
-            codes = prompt.reference.to(self.prompt.device, non_blocking=True).T
+        references = [prompt.reference for prompt in prompts if prompt.reference is not None]
+        if references:
+            codes = torch.cat([_on_device(each, self.prompt.device) for each in references], dim=1).T
             table = self._weights.audio_embedding
             self.prompt.index_copy_(0, reference_rows, engine_reference.embed_frames(codes, table))
         self.canvas.index_fill_(0, frames, self._weights.shape.mask_id)
 
     def _upload(self, values: npt.NDArray[np.int32] | npt.NDArray[np.int64]) -> torch.Tensor:
         return upload(values, self.canvas.device)
+
+
+@dataclass(frozen=True, eq=False)
+class _Joining:
+    """A request that has its rows, but isn't on the device yet."""
+
+    placement: Placement
+    prompt: Prompt
+    settings: Ints
+
+
+def _on_device(codes: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Codes as int64 on the device, not waited for."""
+    if codes.device.type == "cpu" and device.type == "cuda":
+        codes = codes.pin_memory()
+    return codes.to(device, torch.int64, non_blocking=True)
 
 
 def upload(values: npt.NDArray[np.int32] | npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:

@@ -74,6 +74,10 @@ class StepRunner:
         request = job.request
         job.placement = self.state.admit(request.prompt, request.options, request.seed, job.counts)
 
+    def place(self) -> None:
+        """Put on the device what was admitted since."""
+        self.state.flush()
+
     def release(self, job: Job) -> None:
         """Let a job go."""
         if job.placement is not None:

@@ -1,14 +1,59 @@
-"""Reference voices through upstream's encoder, with its errors turned into advice."""
+"""Reference voices: through upstream's encoder, with its errors turned into advice, or from files, read once."""
 
 from __future__ import annotations
 
+import weakref
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omnivoice_triton.audio_files import check_reference, read_reference
+from omnivoice_triton.models.request import load_voice
 from omnivoice_triton.speech import DownloadError, InputError
+
+MAX_SAVED_VOICES = 64
+
+_checked: dict[int, tuple[weakref.ref[Any], int, int]] = {}
+"""Codes whose range was found good, by id, with their version and the range: to look at codes on a GPU is to wait."""
+
+
+class SavedVoices:
+    """Saved voices by path, read again when the file changes; the least recently used go first.
+
+    Args:
+        device: where their codes are kept.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._known: OrderedDict[Path, tuple[tuple[int, int, int], Any]] = OrderedDict()
+
+    def load(self, path: str | Path) -> Any:
+        """The prompt; see `load_voice` for errors."""
+        path = Path(path)
+        try:
+            stat = path.stat()
+        except OSError:
+            return load_voice(path)  # which says what is wrong
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            voice = load_voice(path)
+            codes: Any = getattr(voice, "ref_audio_tokens", None)
+            if hasattr(codes, "to"):
+                voice = replace(voice, ref_audio_tokens=codes.to(self._device))
+            known = self._known[path] = (stamp, voice)
+        self._known.move_to_end(path)
+        while len(self._known) > MAX_SAVED_VOICES:
+            self._known.popitem(last=False)
+        return known[1]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
 
 
 def encode_voice(
@@ -61,8 +106,15 @@ def check_voice(model: Any, voice: Any) -> None:
         raise InputError(
             f"this voice's codes are {tuple(codes.shape)}, the model wants ({books}, frames): encode it anew"
         )
-    if int(codes.min()) < 0 or int(codes.max()) >= size:
+    # Those made in inference mode, as create_voice() does, count no versions: nobody writes into them.
+    key, version = id(codes), -1 if codes.is_inference() else codes._version
+    known = _checked.get(key)
+    if known is not None and known[0]() is codes and known[1:] == (version, size):
+        return
+    low, high = codes.aminmax()
+    if int(low) < 0 or int(high) >= size:
         raise InputError(f"this voice's codes are not all from 0 to {size - 1}: encode it anew with this model")
+    _checked[key] = (weakref.ref(codes, lambda _: _checked.pop(key, None)), version, size)
 
 
 def _samples(reference: Any) -> tuple[Any, int]:
