@@ -1,0 +1,1 @@
+"""Sentences of our own making, in three languages: a limited vocabulary, endless combinations."""
