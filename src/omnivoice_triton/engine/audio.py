@@ -11,7 +11,9 @@ through pydub 0.25 on int16), only without a Python loop over milliseconds. The 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -61,8 +63,7 @@ def post_process(
         InputError: another shape or dtype, NaN or infinite samples, or a sample rate that is too low.
     """
     low, high = _checked_extremes(audio)
-    if ref_rms is not None and not 0 <= ref_rms < float("inf"):
-        raise InputError(f"ref_rms must be a finite number of at least 0, or None, not {ref_rms!r}")
+    _check_ref_rms(ref_rms)
     pad = int(options.pad_duration * sample_rate)
     fade = int(options.fade_duration * sample_rate)
 
@@ -80,6 +81,128 @@ def post_process(
     _set_gain(view, peak=np.float32(max(high, -low)), ref_rms=ref_rms)
     _fade_ends(view, fade)
     return finished
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A decoded utterance, and what was found out of each block of 10 ms where it was decoded."""
+
+    samples: Float32
+    """(T,), T a multiple of `block_samples`: int16's whole numbers, or as decoded if no silence is to be removed."""
+    power: Int64
+    """(blocks,): sum of the squared whole numbers. Not looked at if no silence is to be removed."""
+    low: Float32
+    """(blocks,): lowest sample as decoded, full scale 1."""
+    high: Float32
+    """(blocks,): highest."""
+
+
+def block_samples(sample_rate: int) -> int | None:
+    """Samples in 10 ms, or None where millisecond positions are no whole samples: `post_process` counts those."""
+    return sample_rate // 100 if sample_rate % 1000 == 0 and sample_rate >= MIN_SAMPLE_RATE_HZ else None
+
+
+def finish_measured(
+    measured: Measured, *, sample_rate: int, ref_rms: float | None, options: GenerationOptions
+) -> npt.NDArray[np.float32] | None:
+    """As `post_process`, in one pass over the samples that are kept; None if it takes a look at more of them.
+
+    Args:
+        measured: made at `sample_rate`, which must have a `block_samples`.
+        sample_rate: Hz.
+        ref_rms: see `post_process`.
+        options: see `post_process`.
+
+    Raises:
+        InputError: NaN or infinite samples, or a bad `ref_rms`.
+    """
+    low, high = (float(measured.low.min()), float(measured.high.max())) if len(measured.low) else (0.0, 0.0)
+    _check_finite(low, high)
+    _check_ref_rms(ref_rms)
+    pad = int(options.pad_duration * sample_rate)
+    fade = int(options.fade_duration * sample_rate)
+    if not options.postprocess_output:
+        finished, view = _padded(len(measured.samples), pad)
+        view[:] = measured.samples
+        _set_gain(view, peak=np.float32(max(high, -low)), ref_rms=ref_rms)
+    else:
+        block = sample_rate // 100
+        pieces = _kept_pieces(measured.power, block)
+        if pieces is None:
+            return None
+        if not pieces:
+            return np.zeros(0, dtype=np.float32)
+        finished, view = _padded(sum(end - start for start, end in pieces), pad)
+        at = 0
+        peak = max(_peak(measured, start, end, block) for start, end in pieces) if ref_rms is None else 0
+        for start, end in pieces:
+            out = view[at : at + end - start]
+            _scale_whole(measured.samples[start:end], out, peak, ref_rms)
+            at += end - start
+    _fade_ends(view, fade)
+    return finished
+
+
+def _kept_pieces(power: Int64, block: int) -> list[tuple[int, int]] | None:
+    """Ranges of samples that `_without_silence` keeps; None if an edge is silent beyond its piece."""
+    ranges = _ranges(_silent_windows(power, block), _STEP_MS * len(power))
+    if not ranges:
+        return []
+    loud = power >= _LOUD_POWER * block
+    # The first range starts and the last ends at a whole block, and so do the steps from there.
+    (start, first_end), (last_start, end) = ranges[0], ranges[-1]
+    ahead = np.flatnonzero(loud[start // _STEP_MS : first_end // _STEP_MS])
+    behind = np.flatnonzero(loud[-(-last_start // _STEP_MS) : end // _STEP_MS])
+    if not ahead.size or not behind.size:
+        return None
+    silent_ahead_ms = _STEP_MS * int(ahead[0])
+    silent_behind_ms = end - _STEP_MS * (-(-last_start // _STEP_MS) + int(behind[-1]) + 1)
+    ranges[0] = (start + max(0, silent_ahead_ms - _EDGE_MS), first_end)
+    ranges[-1] = (ranges[-1][0], end - max(0, silent_behind_ms - _EDGE_MS))
+    return [(first * block // _STEP_MS, last * block // _STEP_MS) for first, last in ranges]
+
+
+def _silent_windows(power: Int64, block: int) -> Int64:
+    """Start in ms of every silent 500 ms window: one each 10 ms."""
+    width = _WINDOW_MS // _STEP_MS
+    if len(power) < width:
+        return np.empty(0, dtype=np.int64)
+    total = np.zeros(len(power) + 1, dtype=np.int64)
+    np.cumsum(power, out=total[1:])
+    return _STEP_MS * np.flatnonzero(total[width:] - total[:-width] < _LOUD_POWER * block * width)
+
+
+def _peak(measured: Measured, start: int, end: int, block: int) -> int:
+    """Largest magnitude of the whole numbers from `start` to `end`."""
+    first, last = -(-start // block), end // block
+    low, high = 0, 0
+    if first < last:
+        low = _whole(float(measured.low[first:last].min()))
+        high = _whole(float(measured.high[first:last].max()))
+    for edge in (measured.samples[start : min(first * block, end)], measured.samples[max(last * block, start) : end]):
+        if len(edge):
+            low, high = min(low, int(edge.min())), max(high, int(edge.max()))
+    return max(high, -low)
+
+
+def _whole(value: float) -> int:
+    """`_to_int16` of one sample."""
+    return int(_to_int16(np.array([value], dtype=np.float32))[0])
+
+
+def _scale_whole(whole: Float32, out: Float32, peak: int, ref_rms: float | None) -> None:
+    """`_set_gain` of whole / 32768, to the bit: a factor that is a power of two changes no rounding."""
+    if ref_rms is None:
+        if peak:
+            np.divide(whole, np.float32(2 * peak), out=out)  # = whole / 32768 / (peak / 32768) * 0.5
+        else:
+            out[:] = 0
+    elif not 1e-20 < ref_rms < 0.1:  # below, a power of two could change the rounding after all
+        np.multiply(whole, np.float32(1 / _FULL_SCALE), out=out)
+        _set_gain(out, peak=np.float32(0), ref_rms=ref_rms)
+    else:
+        np.multiply(whole, np.float32(ref_rms) * np.float32(1 / _FULL_SCALE), out=out)
+        out /= np.float32(0.1)
 
 
 def cross_fade(chunks: Sequence[Float32], sample_rate: int) -> npt.NDArray[np.float32]:
@@ -114,6 +237,12 @@ def cross_fade(chunks: Sequence[Float32], sample_rate: int) -> npt.NDArray[np.fl
     return joined
 
 
+def fade_ramps(sample_rate: int) -> tuple[Float32, Float32]:
+    """What `cross_fade` multiplies heads and tails by: rising and falling, as long as the gap. Read-only."""
+    samples = int(_CHUNK_GAP_S * sample_rate) // 3
+    return _ramp(0, 1, samples), _ramp(1, 0, samples)
+
+
 def _check_vector(audio: Float32) -> None:
     if not isinstance(audio, np.ndarray) or audio.ndim != 1 or audio.dtype != np.float32:
         given = f"{audio.dtype} of shape {audio.shape}" if isinstance(audio, np.ndarray) else type(audio).__name__
@@ -126,9 +255,18 @@ def _checked_extremes(audio: Float32) -> tuple[float, float]:
     if not len(audio):
         return 0.0, 0.0
     low, high = float(audio.min()), float(audio.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"audio must be finite, but its samples go from {low} to {high}")
+    _check_finite(low, high)
     return low, high
+
+
+def _check_finite(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"audio must be finite, but its samples go from {low} to {high}")
+
+
+def _check_ref_rms(ref_rms: float | None) -> None:
+    if ref_rms is not None and not 0 <= ref_rms < float("inf"):
+        raise InputError(f"ref_rms must be a finite number of at least 0, or None, not {ref_rms!r}")
 
 
 def _to_int16(audio: Float32) -> Int16:
@@ -230,6 +368,11 @@ def _kept_ranges(x: Int16, rate: int) -> list[tuple[int, int]]:
     """Ranges in ms that `split_on_silence` keeps: speech with up to 500 ms of the silence on either side."""
     length_ms = _length_ms(len(x), rate)
     starts = _silent_starts(x, length_ms, rate) if length_ms >= _WINDOW_MS else np.empty(0, dtype=np.int64)
+    return _ranges(starts, length_ms)
+
+
+def _ranges(starts: Int64, length_ms: int) -> list[tuple[int, int]]:
+    """What is left between silent windows that begin at `starts` (ms), with up to 500 ms of each silence."""
     if not starts.size:
         return [(0, length_ms)]
     # Two silent windows belong together unless a gap lies between the end of one and the start of the next.
