@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from omnivoice_triton.checkpoint import make_checkpoint
+from omnivoice_triton.config import MODES
+from omnivoice_triton.engine.codec import CodecDecoder
+from omnivoice_triton.engine.engine import Engine
+from omnivoice_triton.kernels import engine_reference
 from omnivoice_triton.models import layers
-from omnivoice_triton.verify import parity
+from omnivoice_triton.verify import engine_checks, parity
 from omnivoice_triton.verify.compare import cosine, relative_error, screened_agreement, worst_row_cosine
+from omnivoice_triton.verify.recording import Forced, Recording, force
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +28,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(tiny: Path, *extra: str) -> int:
-    return parity.main(["--model", str(tiny), "--text", "Hi.", "--seconds", "0.12", "--steps", "1", *extra])
+    return parity.main(
+        ["--model", str(tiny), "--text", "Hi.", "--seconds", "0.12", "--steps", "1", "--voices", "auto", *extra]
+    )
+
+
+def run_turbo(tiny: Path, *extra: str) -> int:
+    """A second of speech: the noise of fewer cells says nothing."""
+    return parity.main(
+        ["--model", str(tiny), "--text", "Hi.", "--seconds", "1", "--steps", "2", "--modes", "turbo", *extra]
+    )
 
 
 def test_right_modes_pass(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +94,7 @@ def test_causal_attention_fails(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nothing_compared_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.report([]) == 1
-    assert "nothing was compared" in capsys.readouterr().out
+    assert "nothing was checked" in capsys.readouterr().out
 
 
 def test_a_mode_that_cannot_run_is_an_error(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +114,148 @@ def test_figures() -> None:
     assert screened_agreement(clear, clear, 0.5) == (1.0, 1)
 
 
-def test_a_mode_without_upstreams_layers_is_an_error(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tiny, "--modes", "turbo", "--device", "cpu") == 2
-    assert "mode turbo has a backbone of its own" in capsys.readouterr().err
+def test_turbo_passes_with_every_check(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "parity.json"
+    assert run_turbo(tiny, "--json", str(out), "--all-layers") == 0
+    (row,) = json.loads(out.read_text())["results"]
+    assert row["mode"] == "turbo"
+    assert set(row["layers"]) == {"0", "1", "2", "3"}
+    assert {step["voice"] for step in row["steps"]} == {"auto", "clone"}
+    assert 0 < max(step["relative_error_to_fp32"] for step in row["steps"]) < 1e-5
+    assert row["clear_choices"] > 300
+    assert row["engine"]["identical_requests_equal"] is True
+    assert row["engine"]["replay_equals_eager"] is None  # no graphs on a CPU: said, not passed
+    assert 0 < row["engine"]["codec"]["relative_error"] < 1e-4
+
+
+def causal_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine_reference.varlen_attention
+
+    def causal(qkv: Any, tiles: Any, *, q_heads: int, kv_heads: int, scale: float, out: torch.Tensor, **k: Any) -> None:
+        real(qkv, tiles, q_heads=q_heads, kv_heads=kv_heads, scale=scale, out=out, **k)
+        heads = qkv.view(qkv.shape[0], q_heads + 2 * kv_heads, -1).transpose(0, 1)
+        group = q_heads // kv_heads
+        for start, length in {(s, n) for s, n, _, _ in tiles.tolist() if n > 0}:
+            q, key, v = (x[:, start : start + length] for x in heads.split((q_heads, kv_heads, kv_heads)))
+            seen = torch.nn.functional.scaled_dot_product_attention(
+                q, key.repeat_interleave(group, 0), v.repeat_interleave(group, 0), is_causal=True, scale=scale
+            )
+            out[start : start + length] = seen.transpose(0, 1).reshape(length, -1)
+
+    monkeypatch.setattr(engine_reference, "varlen_attention", causal)
+
+
+def skipped_residual(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine_reference.packed_add_norm
+
+    def skipping(delta: Any, residual: torch.Tensor, *a: Any, **k: Any) -> None:
+        residual.zero_()
+        real(delta, residual, *a, **k)
+
+    monkeypatch.setattr(engine_reference, "packed_add_norm", skipping)
+
+
+def wrong_codebook_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine_reference.embed_frames
+
+    def shifted(codes: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        return real(codes, table.roll(table.shape[0] // codes.shape[1], 0))
+
+    monkeypatch.setattr(engine_reference, "embed_frames", shifted)
+
+
+def noise_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine_reference.philox_uniform
+    monkeypatch.setattr(
+        engine_reference,
+        "philox_uniform",
+        lambda low, high, frame, codebook, step, stream: real(low, high, frame, codebook, 0, stream),
+    )
+
+
+def seed_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine_reference.philox_uniform
+    monkeypatch.setattr(engine_reference, "philox_uniform", lambda low, high, *rest: real(1, 2, *rest))
+
+
+def noise_of_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn from torch's global generator: no request can be repeated."""
+    monkeypatch.setattr(
+        engine_reference,
+        "philox_uniform",
+        lambda low, high, frame, codebook, step, stream: torch.rand(
+            torch.broadcast_shapes(frame.shape, codebook.shape, stream.shape)
+        ),
+    )
+
+
+def wrong_codec_codebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = CodecDecoder.prepare
+
+    def rolled(self: Any, codes: Any, *, check: bool) -> list[torch.Tensor]:
+        return [item.roll(1, 0) for item in real(self, codes, check=check)]
+
+    monkeypatch.setattr(CodecDecoder, "prepare", rolled)
+
+
+@pytest.mark.parametrize(
+    ("plant", "seen_as"),
+    [
+        (causal_engine, "cosine"),
+        (skipped_residual, "cosine"),
+        (wrong_codebook_offset, "cosine"),
+        (noise_reused, "it is reused"),
+        (seed_ignored, "noise of two seeds"),
+        (noise_of_the_day, "two identical requests"),
+        (wrong_codec_codebook, "codec is"),
+    ],
+)
+def test_a_fault_in_the_engine_fails(
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    plant: Callable[[pytest.MonkeyPatch], None],
+    seen_as: str,
+) -> None:
+    plant(monkeypatch)
+    assert run_turbo(tiny) == 1
+    assert seen_as in capsys.readouterr().out
+
+
+def test_graphs_that_replay_something_else_are_seen(tiny: Path) -> None:
+    """On a CPU nothing is captured, so a stand-in that forgets every third replay takes the graphs' place."""
+    from omnivoice import OmniVoice
+
+    model = OmniVoice.from_pretrained(str(tiny), device_map="cpu", dtype=torch.float32).eval()
+    forced = force(model, "Hi.", 1.0, 4, 1)
+    for lost, expected in ((None, True), (3, False)):
+        replays = iter(range(1, 1000))
+
+        def capture(run: Callable[[], None], lost: int | None = lost, replays: Any = replays) -> Any:
+            def replay() -> None:
+                if lost is None or next(replays) % lost:
+                    run()
+
+            return SimpleNamespace(replay=replay)
+
+        with Engine(model, max_rows=256, max_items=4, capture=capture) as engine:
+            type(engine)._captures_graphs, kept = True, type(engine)._captures_graphs
+            try:
+                assert engine_checks.replay_equals_eager(engine, forced) is expected
+            finally:
+                type(engine)._captures_graphs = kept
+
+
+def test_agreement_is_judged_where_it_is_clear() -> None:
+    """Logits 1 % off everywhere agree; the same error on one clear row does not."""
+    true = torch.zeros(4, 2, 5)
+    true[..., 1] = 10.0
+    request = Forced("auto", None, SimpleNamespace(guidance_scale=0.0), [{}], 4)
+    base = Recording({0: [true]}, [true + 0.01])
+    swapped = (true + 0.01).clone()
+    swapped[0, 0] = swapped[0, 0].roll(1)
+    for logits, passed in ((true + 0.01, True), (swapped, False)):
+        row = parity.judge(MODES["triton"], Recording({0: [true]}, [logits]), base, Recording({}, [true]), [request])
+        assert row["passed"] is passed
+        assert row["clear_choices"] == 8
+    assert "87.50 % of 8 clear choices" in row["problems"][-1]

@@ -34,3 +34,21 @@ def screened_agreement(a: torch.Tensor, reference: torch.Tensor, margin: float) 
     agree = a.argmax(-1) == reference.argmax(-1)
     count = int(clear.sum())
     return (float(agree[clear].double().mean()) if count else float("nan")), count
+
+
+def guided(logits: torch.Tensor, guidance: float, mask_id: int) -> torch.Tensor:
+    """What a step chooses from: (1 + g) c - g u over the real ids.
+
+    Args:
+        logits: [2 T, C, V], conditional rows then unconditional; [T, C, V] where `guidance` is 0.
+        guidance: g.
+        mask_id: first id that can't be chosen.
+
+    Returns:
+        [T, C, mask_id].
+    """
+    z = logits
+    if guidance:
+        conditional, free = logits.chunk(2)
+        z = conditional + guidance * (conditional - free)
+    return z[..., :mask_id]

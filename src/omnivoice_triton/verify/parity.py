@@ -1,19 +1,18 @@
-"""Tier 2: does the backbone of each mode compute what base computes? `python -m omnivoice_triton.verify.parity`
+"""Tier 2: does each mode's network compute what base computes? `python -m omnivoice_triton.verify.parity`
 
-Teacher forcing: base decodes one sentence and the canvas of each step is kept; every mode then gets those very
-canvases, so that one early difference can't excuse the later ones. Hidden states come from forward hooks on the real
-layers, which copy into buffers of their own and so also work inside a captured graph.
-
-Logits are also compared with base in fp32: a mode may be as far from it as base in the same dtype is, times 1.25.
+Teacher forcing (see `recording`): every mode gets the canvases of one decoding by base, in a voice of the model's
+choice and in a cloned one. Hidden states are compared with base's, logits also with base in fp32: a mode may be as far
+from it as base in the same dtype is, times 1.25, and where base's choice is clear of the dtype's noise it has to choose
+alike.
+Mode turbo has a backbone, noise and a codec of its own: see `engine_checks`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,97 +22,23 @@ from omnivoice_triton.config import MODES, Mode
 from omnivoice_triton.evidence import default_model, write_json
 from omnivoice_triton.models.acceleration import accelerate
 from omnivoice_triton.models.availability import check_device, resolve_dtype, unavailable_reason
-from omnivoice_triton.models.seeding import seeded
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
-from omnivoice_triton.verify.compare import cosine, relative_error, screened_agreement, worst_row_cosine
+from omnivoice_triton.verify import engine_checks
+from omnivoice_triton.verify.compare import cosine, guided, relative_error, screened_agreement, worst_row_cosine
+from omnivoice_triton.verify.outcome import NOTHING, Progress, Tier, quiet
+from omnivoice_triton.verify.recording import VOICES, Forced, Recording, chosen_layers, force, record, record_engine
 
 LAYERS = (0, 7, 14, 21, 27)
 MIN_COSINE = 0.999
 MIN_COSINE_INT8 = 0.99
 MAX_ERROR_RATIO = 1.25
+MIN_AGREEMENT = 0.999
+ERROR_FLOOR = 1e-6
+"""Below this relative distance from fp32 logits no ratio is taken: base in fp32 is its own reference."""
 SENTENCE = "Hello, welcome to the OmniVoice text-to-speech system."
 
-Canvas = dict[str, torch.Tensor]
 
-
-@dataclass
-class Recording:
-    """What one model made of the recorded canvases."""
-
-    hidden: dict[int, list[torch.Tensor]]  # layer -> per step [rows that count, H]
-    logits: list[torch.Tensor]  # per step [rows that count, C, V]
-
-
-def record_canvases(model: Any, text: str, seconds: float, steps: int, keep: int) -> list[Canvas]:
-    """The inputs of `keep` steps, evenly spread, of one decoding by `model`."""
-    from omnivoice import OmniVoiceGenerationConfig
-
-    canvases: list[Canvas] = []
-
-    def remember(module: Any, args: Any, kwargs: Any) -> None:
-        canvases.append({name: value.clone() for name, value in kwargs.items()})
-
-    task = model._preprocess_all(text=text, language="English", duration=seconds)
-    hook = model.register_forward_pre_hook(remember, with_kwargs=True)
-    try:
-        with torch.inference_mode(), seeded(model, 0):
-            model._generate_iterative(task, OmniVoiceGenerationConfig(num_step=steps))
-    finally:
-        hook.remove()
-    chosen = sorted({round(i * (steps - 1) / max(keep - 1, 1)) for i in range(min(keep, steps))})
-    return [canvases[i] for i in chosen]
-
-
-def counted(canvas: Canvas, values: torch.Tensor, target_only: bool) -> torch.Tensor:
-    """Rows of `values` [B, S, ...] that reach the result; padding rows of the unconditional branch are left out.
-
-    With `target_only` only positions still masked or decided of the target, whose logits upstream reads.
-    """
-    lengths = canvas["attention_mask"][:, 0, 0].sum(-1)
-    target = int(lengths[lengths.shape[0] // 2 :].max())
-    rows = []
-    for row, length in enumerate(lengths.tolist()):
-        rows.append(values[row, length - target if target_only else 0 : length])
-    return torch.cat(rows)
-
-
-@contextmanager
-def hidden_states(llm: Any, layers: tuple[int, ...], batch: int) -> Iterator[dict[int, torch.Tensor]]:
-    """Buffers that hold the output [B, S, H] of each layer after every forward, graph replays included."""
-    buffers: dict[int, torch.Tensor] = {}
-
-    def keep(layer: int) -> Any:
-        def hook(module: Any, args: Any, output: torch.Tensor) -> None:
-            held = buffers.get(layer)
-            if held is None or held.shape != output.shape:
-                buffers[layer] = output.clone()
-            else:
-                held.copy_(output)
-
-        return hook
-
-    hooks = [llm.layers[layer].register_forward_hook(keep(layer)) for layer in layers]
-    try:
-        yield buffers
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def record(model: Any, canvases: list[Canvas], layers: tuple[int, ...]) -> Recording:
-    """Run the canvases through `model`; everything is kept on the CPU."""
-    made = Recording({layer: [] for layer in layers}, [])
-    with torch.inference_mode(), hidden_states(model.llm, layers, canvases[0]["input_ids"].shape[0]) as buffers:
-        for canvas in canvases:
-            batch, _, length = canvas["input_ids"].shape
-            logits = model(**canvas).logits  # [B, C, S, V]
-            for layer in layers:
-                made.hidden[layer].append(counted(canvas, buffers[layer][:batch, :length], False).float().cpu())
-            made.logits.append(counted(canvas, logits.transpose(1, 2), True).float().cpu())
-    return made
-
-
-def judge(mode: Mode, got: Recording, base: Recording, exact: Recording) -> dict[str, Any]:
+def judge(mode: Mode, got: Recording, base: Recording, exact: Recording, forced: Sequence[Forced]) -> dict[str, Any]:
     """Figures and verdict of one mode. `exact` is base in fp32 on the same canvases."""
     floor = MIN_COSINE_INT8 if mode.int8_qk else MIN_COSINE
     layers = {
@@ -124,41 +49,74 @@ def judge(mode: Mode, got: Recording, base: Recording, exact: Recording) -> dict
         }
         for layer, states in got.hidden.items()
     }
-    steps = []
-    for mine, theirs, true in zip(got.logits, base.logits, exact.logits, strict=True):
-        own = relative_error(theirs, true)
+    requests = [request for request in forced for _ in request.canvases]
+    steps: list[dict[str, Any]] = []
+    for mine, theirs, true, request in zip(got.logits, base.logits, exact.logits, requests, strict=True):
         noise = float((theirs - true).abs().max())
         agreement, compared = screened_agreement(mine, true, 2 * noise)
+        z, z_base, z_true = (guided(x, request.guidance, request.mask_id) for x in (mine, theirs, true))
+        # In fp32 base is its own reference; two orders of summation are 1e-5 apart.
+        margin = 2 * max(float((z_base - z_true).abs().max()), 1e-5 * float(z_true.abs().max()))
+        chosen, clear = screened_agreement(z, z_true, margin)
         steps.append(
             {
+                "voice": request.voice,
                 "relative_error_to_fp32": relative_error(mine, true),
-                "base_relative_error_to_fp32": own,
+                "base_relative_error_to_fp32": relative_error(theirs, true),
                 "cosine_to_base": cosine(mine, theirs),
-                "screened_argmax_agreement": agreement,
+                "screened_argmax_agreement": agreement if compared else None,
                 "screened_rows": compared,
+                "margin": margin,
+                "choices_agree": chosen if clear else None,
+                "clear_choices": clear,
+                "choices": z_true[..., 0].numel(),
             }
         )
-    ratio = max(s["relative_error_to_fp32"] / max(s["base_relative_error_to_fp32"], 1e-6) for s in steps)
+    ratio = max(
+        (s["relative_error_to_fp32"] / max(s["base_relative_error_to_fp32"], ERROR_FLOOR) for s in steps),
+        default=float("nan"),
+    )
+    clear = sum(s["clear_choices"] for s in steps)
+    agree = sum(s["choices_agree"] * s["clear_choices"] for s in steps if s["clear_choices"])
     problems = [f"layer {k}: cosine {v['cosine']:.6f}" for k, v in layers.items() if not v["cosine"] > floor]
     if mode.int8_qk:
         problems += [f"logits: cosine {s['cosine_to_base']:.6f}" for s in steps if not s["cosine_to_base"] > floor]
-    elif not ratio <= MAX_ERROR_RATIO:
-        problems.append(f"logits are {ratio:.2f}x as far from fp32 as base's")
-    if not layers or not steps:
-        problems.append("nothing was compared")
+    else:
+        if not ratio <= MAX_ERROR_RATIO:
+            problems.append(f"logits are {ratio:.2f}x as far from fp32 as base's")
+        if not clear:
+            problems.append("no choice is clear of the dtype's noise: agreement can't be judged")
+        elif not agree >= MIN_AGREEMENT * clear:
+            problems.append(f"only {100 * agree / clear:.2f} % of {clear} clear choices are base's")
+    if not steps or not (layers or got.note):
+        problems.append(NOTHING)
     return {
         "mode": mode.name,
         "min_cosine_wanted": floor,
         "layers": layers,
         "steps": steps,
         "logit_error_ratio": ratio,
+        "choices_agree": agree / clear if clear else None,
+        "clear_choices": clear,
+        "note": got.note,
         "passed": not problems,
         "problems": problems,
     }
 
 
 def check_modes(
-    path: Path, modes: list[str], *, device: str, dtype: str, text: str, seconds: float, steps: int, keep: int
+    path: Path,
+    modes: Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+    text: str,
+    seconds: float,
+    steps: int,
+    keep: int,
+    layers: Sequence[int] | None = LAYERS,
+    voices: Sequence[str] = VOICES,
+    progress: Progress = quiet,
 ) -> list[dict[str, Any]]:
     """Figures and verdict of each mode on the checkpoint at `path`."""
     from omnivoice import OmniVoice
@@ -166,20 +124,92 @@ def check_modes(
     def load(kind: torch.dtype) -> Any:
         return OmniVoice.from_pretrained(str(path), device_map=device, dtype=kind).eval()
 
+    progress(2, f"base in {dtype} and fp32", 0, len(modes) + 1)
     model = load(resolve_dtype(dtype, device))
-    depth = len(model.llm.layers)
-    layers = tuple(sorted({min(layer, depth - 1) for layer in LAYERS}))
-    canvases = record_canvases(model, text, seconds, steps, keep)
-    base = record(model, canvases, layers)
+    wanted = chosen_layers(layers, len(model.llm.layers))
+    forced = [force(model, text, seconds, steps, keep, voice) for voice in voices]
+
+    def of_upstream(upstream: Any) -> Recording:
+        made = Recording({}, [])
+        for request in forced:
+            made.extend(record(upstream, request, wanted))
+        return made
+
+    base = of_upstream(model)
     in_full = load(torch.float32)
-    exact = record(in_full, canvases, layers)
+    exact = of_upstream(in_full)
     del in_full
     rows = []
-    for name in modes:
-        with accelerate(model, name) as handle:
-            got = record(model, canvases, layers)
-        rows.append({"dtype": dtype, **judge(handle.mode, got, base, exact)})
+    for number, name in enumerate(modes):
+        progress(2, f"{name} in {dtype}", number + 1, len(modes) + 1)
+        got, own = Recording({}, []), {}
+        for request in forced:
+            # Anew for each: a graph that was captured under hooks goes on writing to their buffers.
+            with accelerate(model, name) as handle:
+                if handle.turbo is None:
+                    got.extend(record(model, request, wanted))
+                    continue
+                engine = handle.turbo.engine
+                got.extend(record_engine(engine, request, wanted))
+                if request is forced[0]:
+                    handle.turbo.warmup()
+                    own = engine_checks.check_engine(handle.turbo, model, request)
+        row = {"name": f"{name} {dtype}", "dtype": dtype, **judge(MODES[name], got, base, exact, forced)}
+        if own:
+            row["problems"] += own.pop("problems")
+            row["passed"] = not row["problems"]
+            row["engine"] = own
+        rows.append(row)
     return rows
+
+
+def usable_modes(modes: Sequence[str] | None, device: str) -> list[str]:
+    """The modes asked for, or all that can run on `device`.
+
+    Raises:
+        InputError: one that was asked for can't run here.
+    """
+    able = {name: unavailable_reason(mode, device) for name, mode in MODES.items()}
+    if modes is None:
+        return [name for name, reason in able.items() if reason is None]
+    for name in modes:
+        if name not in able:
+            raise InputError(f"unknown mode {name!r}: choose from {', '.join(MODES)}")
+        if able[name]:
+            raise InputError(f"mode {name} can't run here: {able[name]}")
+    return list(modes)
+
+
+def default_dtypes(device: str) -> list[str]:
+    """fp16 and bf16 on a GPU, fp32 on a CPU."""
+    return ["fp32"] if torch.device(device).type == "cpu" else ["fp16", "bf16"]
+
+
+def run(
+    path: Path, modes: Sequence[str], *, device: str, dtypes: Sequence[str], progress: Progress = quiet, **settings: Any
+) -> Tier:
+    """Tier 2 on the checkpoint at `path`; settings as `check_modes` takes them."""
+    tier = Tier(
+        2,
+        "model",
+        "hidden states, logits and choices of each mode on base's own canvases, against base and base in fp32",
+        {
+            "min_cosine": MIN_COSINE,
+            "min_cosine_int8": MIN_COSINE_INT8,
+            "logit_error_of_base": MAX_ERROR_RATIO,
+            "choices_agree": MIN_AGREEMENT,
+        },
+    )
+    start = time.perf_counter()
+    for dtype in dtypes:
+        tier.rows += check_modes(path, modes, device=device, dtype=dtype, progress=progress, **settings)
+    tier.notes += sorted({f"{row['mode']}: {row['note']}" for row in tier.rows if row["note"]})
+    if any("engine" in row and row["engine"]["replay_equals_eager"] is None for row in tier.rows):
+        tier.notes.append("turbo: no graphs on this device, so replay against eager was not compared")
+    if any(MODES[mode].int8_qk for mode in modes):
+        tier.notes.append("INT8-QK modes are approximate: held to their cosines, not to base's error or choices")
+    tier.seconds = time.perf_counter() - start
+    return tier
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -192,53 +222,45 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--text", default=SENTENCE)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--steps", type=int, default=32, help="decoding steps")
-    parser.add_argument("--keep", type=int, default=8, help="steps whose canvases are compared")
+    parser.add_argument("--keep", type=int, default=8, help="steps whose canvases are compared, of each voice")
+    parser.add_argument("--voices", nargs="+", default=list(VOICES), choices=VOICES)
+    parser.add_argument("--all-layers", action="store_true", help="hidden states of every layer, not of five")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(argv)
     try:
         device = check_device(options.device)
         path = default_model(options.model, device)
-        able = {name: unavailable_reason(mode, device) for name, mode in MODES.items()}
-        modes = options.modes or [name for name, reason in able.items() if reason is None and not MODES[name].engine]
-        for name in modes:
-            if MODES[name].engine:
-                raise InputError(f"mode {name} has a backbone of its own, not upstream's layers: leave it out here")
-            if able[name]:
-                raise InputError(f"mode {name} can't run here: {able[name]}")
-        dtypes = options.dtypes or (["fp16", "bf16"] if device != "cpu" else ["fp32"])
-        rows = [
-            row
-            for dtype in dtypes
-            for row in check_modes(
-                path,
-                modes,
-                device=device,
-                dtype=dtype,
-                text=options.text,
-                seconds=options.seconds,
-                steps=options.steps,
-                keep=options.keep,
-            )
-        ]
-        write_json(options.json, "parity", path, {"results": rows})
+        tier = run(
+            path,
+            usable_modes(options.modes, device),
+            device=device,
+            dtypes=options.dtypes or default_dtypes(device),
+            text=options.text,
+            seconds=options.seconds,
+            steps=options.steps,
+            keep=options.keep,
+            layers=None if options.all_layers else LAYERS,
+            voices=options.voices,
+        )
+        write_json(options.json, "parity", path, {"notes": tier.notes, "results": tier.rows})
     except OmniVoiceTritonError as error:
         print(f"verify.parity: {error}", file=sys.stderr)
         return 2
-    return report(rows)
+    return report(tier.rows)
 
 
 def report(rows: list[dict[str, Any]]) -> int:
     """Print a table; the exit code is the verdict, and a table of nothing fails."""
     for row in rows:
         cosines = " ".join(f"L{layer} {v['cosine']:.6f}" for layer, v in row["layers"].items())
-        worst = min(s["screened_argmax_agreement"] for s in row["steps"])
+        agree = "none clear" if row["choices_agree"] is None else f"{row['choices_agree']:.4f}"
         verdict = "PASS" if row["passed"] else f"FAIL ({'; '.join(row['problems'])})"
         print(
             f"{row['dtype']:5}{row['mode']:12} {cosines}  logits {row['logit_error_ratio']:.2f}x base's error, "
-            f"screened argmax {worst:.4f}  {verdict}"
+            f"choices {agree} of {row['clear_choices']}  {verdict}"
         )
     if not rows:
-        print("FAIL: nothing was compared")
+        print(f"FAIL: {NOTHING}")
     return 0 if rows and all(row["passed"] for row in rows) else 1
 
 
