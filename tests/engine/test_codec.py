@@ -278,6 +278,30 @@ def test_windows_in_float32_equal_upstream() -> None:
     assert relative(decoder.decode_windowed(codes, 48), upstream_decode(small_tokenizer(), codes)) <= 1e-5
 
 
+@pytest.mark.parametrize("tail_blocks", [0, 1, 3, 9])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_rows_of_the_last_blocks_run_in_groups(
+    tail_blocks: int, with_lengths: bool, exact: CodecDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of two rows, and one left over, wherever the rows part."""
+    codes = torch.stack([random_codes(20, seed) for seed in range(5)])
+    lengths = torch.tensor([20, 3, 20, 0, 11], dtype=torch.int32) if with_lengths else None
+    monkeypatch.setattr(codec_module, "TAIL_FRAMES", 20 * 5)
+    whole = exact.run(codes, lengths)
+    monkeypatch.setattr(codec_module, "TAIL_FRAMES", 40)
+    monkeypatch.setattr(codec_module, "TAIL_BLOCKS", tail_blocks)
+    sizes: list[int] = []
+    finish = CodecDecoder._finish_rows
+    monkeypatch.setattr(
+        CodecDecoder, "_finish_rows", lambda self, x, *rest: (sizes.append(len(x)), finish(self, x, *rest))[1]
+    )
+    parted = exact.run(codes, lengths)
+    assert sizes == [2, 2, 1]
+    for row in range(5):
+        end = HOP * (20 if lengths is None else int(lengths[row]))
+        torch.testing.assert_close(parted[row, :end], whole[row, :end], rtol=0, atol=1e-13)
+
+
 def test_mixed_lengths_in_one_call_equal_each_alone(exact: CodecDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [1, 30, 17, 29, 2, 30]
     items = [random_codes(frames, seed) for seed, frames in enumerate(lengths)]

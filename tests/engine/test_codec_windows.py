@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omnivoice_triton.engine.codec_graphs import ladder
 from omnivoice_triton.engine.codec_windows import Call, cut, fill, group
 from omnivoice_triton.speech import InputError
 
@@ -76,10 +77,10 @@ def test_shapes_cover_what_they_can(lengths: list[int], shapes: set[tuple[int, i
 def test_an_items_windows_do_not_depend_on_its_companions(lengths: list[int], others: list[int]) -> None:
     shapes = {(1, 16), (2, 16), (1, 40), (4, 40), (1, 64)}
 
-    def windows(of: list[int], item: int) -> set[tuple[int, object]]:
+    def windows(of: list[int], item: int) -> set[tuple[int, ...]]:
         calls, _ = fill(of, shapes, context=12, spare_frames=64)
         return {
-            (call.width, (row.start, row.frames, row.keep_from, row.keep_to))
+            (row.start, row.frames, row.keep_from, row.keep_to)
             for call in calls
             for row in call.rows
             if row.item == item
@@ -95,6 +96,31 @@ def test_the_cheapest_width_is_taken() -> None:
         calls, rest = fill([frames], ladder, context=12, spare_frames=0)
         assert not rest
         assert ({call.width for call in calls}, len(calls)) == ({width}, rows), frames
+
+
+def test_few_calls_are_worth_some_padding() -> None:
+    """With the ladder and the costs of a GPU: an item alone takes its own width, several share a wider batch."""
+
+    def shapes(lengths: list[int]) -> list[tuple[int, int]]:
+        calls, rest = fill(lengths, ladder(), context=12, spare_frames=200)
+        assert not rest
+        check_cover(calls, lengths, 12, set(range(len(lengths))))
+        return sorted((call.batch, call.width) for call in calls)
+
+    assert shapes([125]) == [(1, 128)]
+    assert shapes([140]) == [(1, 144)]
+    assert shapes([140] * 8) == shapes([147] * 8) == [(4, 160)] * 2
+    assert shapes([375]) == [(2, 224)]  # 15 s
+    assert shapes([375, 20]) == [(1, 32), (2, 224)]
+    assert shapes([750]) == [(2, 224)] * 2  # 30 s
+    assert shapes([50] * 64) == [(8, 64)] * 8
+
+
+def test_nothing_is_widened_for_nothing() -> None:
+    for lengths in ([16, 16], [16] * 7, [16, 32, 8]):
+        calls, _ = fill(lengths, [(1, 16), (8, 16), (1, 64), (4, 64)], context=12, spare_frames=0)
+        assert {call.width for call in calls} <= {16, 64}
+        assert all(call.width == 16 for call in calls if max(row.frames for row in call.rows) <= 16)
 
 
 def test_batches_are_filled_before_rows_are_wasted() -> None:

@@ -28,18 +28,18 @@ Shape = tuple[int, int]
 
 LADDER_STEP_FRAMES = 16
 LADDER_WIDEST_FRAMES = 256
-LADDER_CALL_FRAMES = 256
-"""Frames of all rows of a call: enough work to fill a large GPU, and about 150 MB of activations in float32."""
+LADDER_CALL_FRAMES = (128, 640)
+"""Frames of all rows of a call of several: below, the first layers leave most of a large GPU idle; above, two calls
+cost hardly more than one, which takes more memory."""
 
 
 def ladder() -> tuple[Shape, ...]:
-    """The shapes to warm up: every 16 frames (0.64 s) up to 256, and batches of powers of two."""
-    shapes = []
-    for frames in range(LADDER_STEP_FRAMES, LADDER_WIDEST_FRAMES + 1, LADDER_STEP_FRAMES):
-        rows = 1
-        while rows * frames <= LADDER_CALL_FRAMES:
-            shapes.append((rows, frames))
-            rows *= 2
+    """The shapes to warm up: one row of every 16 frames (0.64 s) up to 256; of every 32, batches of powers of two."""
+    step, widest = LADDER_STEP_FRAMES, LADDER_WIDEST_FRAMES
+    shapes = [(1, frames) for frames in range(step, widest + 1, step)]
+    fewest, most = LADDER_CALL_FRAMES
+    for frames in range(2 * step, widest + 1, 2 * step):
+        shapes += [(rows, frames) for rows in (2, 4, 8, 16) if fewest <= rows * frames <= most]
     return tuple(shapes)
 
 
@@ -86,7 +86,7 @@ class CodecGraphs:
         if capture is None:
             if decoder.device.type != "cuda":
                 raise InputError(f"CUDA graphs need a codec on a CUDA device, not on {decoder.device}")
-            capture = GraphPool(decoder.device)
+            capture = GraphPool(decoder.device, tidy=False)
         self.decoder = decoder
         self.captures = 0
         self.replays = 0
@@ -128,7 +128,12 @@ class CodecGraphs:
             raise InputError(f"{len(wanted)} codec graphs are wanted, but at most {self._max_graphs} are kept")
         with torch.inference_mode():
             for shape in sorted(wanted, key=lambda s: (s[0] * s[1], s), reverse=True):
-                self._get(shape)
+                # To ask for the pool's size is to list all memory, so only the largest is measured by itself.
+                self._get(shape, measure=not self._graphs)
+        if self.decoder.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the runs before each capture took
+        if self.used_bytes > self._budget_bytes:
+            self.clear()
         if not wanted <= set(self._graphs):
             raise InputError(
                 f"{len(wanted)} codec graphs don't fit {self._budget_bytes / 2**20:.0f} MB: "
@@ -180,7 +185,7 @@ class CodecGraphs:
         self.replays += 1
         return captured.samples[: len(call.rows)].clone()  # The next replay overwrites it.
 
-    def _get(self, shape: Shape) -> _Captured:
+    def _get(self, shape: Shape, *, measure: bool = True) -> _Captured:
         found = self._graphs.get(shape)
         if found is not None:
             self._graphs.move_to_end(shape)
@@ -190,6 +195,9 @@ class CodecGraphs:
             old.graph.reset()
             logger.debug("dropped the codec graph of %d x %d", *dropped)
         captured = self._capture_shape(shape)
+        if not measure:
+            self._graphs[shape] = captured
+            return captured
         if self.used_bytes > self._budget_bytes and self._graphs:
             # The pool never shrinks while a graph of it lives: start afresh with this shape alone.
             captured.graph.reset()

@@ -7,7 +7,7 @@ where it was cut, so that what is kept of it depends on nothing that is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,6 +24,11 @@ class Row:
     keep_from: int
     keep_to: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is an item that was not cut."""
+        return self.keep_to - self.keep_from == self.frames
+
 
 @dataclass(frozen=True)
 class Call:
@@ -39,6 +44,22 @@ class Call:
         return len(self.rows) == self.batch and all(row.frames == self.width for row in self.rows)
 
 
+def windows(frames: int, window: int, context: int) -> int:
+    """How many rows of at most `window` frames `cut` makes of an item.
+
+    Raises:
+        InputError: see `cut`.
+    """
+    if frames < 1:
+        raise InputError(f"an utterance must have at least one frame, not {frames}")
+    if frames <= window:
+        return 1
+    step = window - 2 * context
+    if step < 1:
+        raise InputError(f"a window of {window} frames is too narrow: wanted more than twice its context of {context}")
+    return 1 + -(-(frames - window) // step)
+
+
 def cut(item: int, frames: int, window: int, context: int) -> tuple[Row, ...]:
     """Rows of at most `window` frames that cover an item of `frames` frames, each kept frame once.
 
@@ -48,14 +69,9 @@ def cut(item: int, frames: int, window: int, context: int) -> tuple[Row, ...]:
     Raises:
         InputError: the item is empty, or a window leaves nothing beside its context.
     """
-    if frames < 1:
-        raise InputError(f"an utterance must have at least one frame, not {frames}")
-    if frames <= window:
+    count = windows(frames, window, context)
+    if count == 1:
         return (Row(item, 0, frames, 0, frames),)
-    step = window - 2 * context
-    if step < 1:
-        raise InputError(f"a window of {window} frames is too narrow: wanted more than twice its context of {context}")
-    count = 1 + -(-(frames - window) // step)
     starts = [i * (frames - window) // (count - 1) for i in range(count)]
     cuts = [(left + window + right) // 2 for left, right in pairwise(starts)]
     return tuple(
@@ -94,13 +110,14 @@ def fill(
 ) -> tuple[list[Call], list[int]]:
     """Calls of given shapes, and the items that none of them can serve.
 
-    Which width an item takes depends on its own length and the shapes alone, not on its companions.
+    Where an item is cut depends on its own length and the shapes alone, not on its companions; these may only make it
+    join them in a wider row.
 
     Args:
         lengths: frames of each item.
         shapes: the (rows, frames) there are.
         context: see `cut`.
-        spare_frames: rows that stay empty may waste so many frames before another call is cheaper.
+        spare_frames: what a call costs beside its frames: so many may be wasted before another call is cheaper.
     """
     batches: dict[int, list[int]] = {}
     for batch, width in sorted(shapes):
@@ -108,11 +125,12 @@ def fill(
     waiting: dict[int, list[Row]] = {}
     rest = []
     for item, frames in enumerate(lengths):
-        best = _best_width(frames, batches, context)
+        best = _best_width(frames, batches, context, spare_frames)
         if best is None:
             rest.append(item)
         else:
             waiting.setdefault(best, []).extend(cut(item, frames, best, context))
+    _widen(waiting, batches, spare_frames)
     calls = []
     for width, rows in waiting.items():
         at = 0
@@ -123,10 +141,47 @@ def fill(
     return calls, rest
 
 
-def _best_width(frames: int, widths: Iterable[int], context: int) -> int | None:
-    """The width whose rows hold the fewest frames altogether, the wider of equals; None if none can hold the item."""
-    usable = [width for width in widths if frames <= width or width > 2 * context]
-    return min(usable, key=lambda width: (width * len(cut(0, frames, width, context)), -width), default=None)
+def _best_width(frames: int, batches: Mapping[int, Sequence[int]], context: int, spare_frames: int) -> int | None:
+    """The width at which the item alone costs least, the wider of equals; None if none can hold it."""
+    usable = [width for width in batches if frames <= width or width > 2 * context]
+
+    def cost(width: int) -> tuple[int, int]:
+        return _cost(windows(frames, width, context), width, batches[width], spare_frames), -width
+
+    return min(usable, key=cost, default=None)
+
+
+def _widen(waiting: dict[int, list[Row]], batches: Mapping[int, Sequence[int]], spare_frames: int) -> None:
+    """Move whole items on to a wider row where that saves calls: there may be a batch of that width only."""
+    for width in sorted(waiting):
+        rows = waiting[width]
+        whole = [row for row in rows if row.is_whole]
+        if len(rows) < 2 or not whole:
+            continue
+        left = _cost(len(rows) - len(whole), width, batches[width], spare_frames)
+        saved = _cost(len(rows), width, batches[width], spare_frames) - left
+
+        def added(wider: int, more: int = len(whole)) -> int:
+            own = len(waiting.get(wider, ()))
+            before = _cost(own, wider, batches[wider], spare_frames)
+            return _cost(own + more, wider, batches[wider], spare_frames) - before
+
+        wider = min((each for each in batches if each > width), key=added, default=None)
+        if wider is not None and added(wider) < saved:
+            waiting.setdefault(wider, []).extend(whole)
+            waiting[width] = [row for row in rows if not row.is_whole]
+            if not waiting[width]:
+                del waiting[width]
+
+
+def _cost(rows: int, width: int, batches: Sequence[int], spare_frames: int) -> int:
+    """Frames that so many rows cost, those of calls as such and of empty rows included."""
+    cost = 0
+    while rows > 0:
+        batch = _batch_size(rows, width, batches, spare_frames)
+        cost += spare_frames + batch * width
+        rows -= batch
+    return cost
 
 
 def _batch_size(waiting: int, width: int, batches: Sequence[int], spare_frames: int) -> int:
