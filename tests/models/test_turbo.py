@@ -24,6 +24,7 @@ from omnivoice_triton.models.acceleration import Acceleration
 from omnivoice_triton.models.availability import choose
 from omnivoice_triton.models.seeding import seeded
 from omnivoice_triton.models.turbo import TurboHandle, install_turbo, item_seed
+from omnivoice_triton.models.voices import ENCODER_PARTS
 from tests.models.helpers import Standin, canvas, load_upstream
 
 FAST: dict[str, Any] = {"num_step": 3, "duration": 0.6}
@@ -369,6 +370,65 @@ class TestOnAnUpstreamInstance:
         assert model.__dict__ == attributes
 
 
+class TestWithoutTheReferenceEncoder:
+    def test_saved_voices_speak_and_recordings_are_refused(
+        self, tiny: Path, tmp_path: Path, runner: BaseRunner
+    ) -> None:
+        saved = tmp_path / "tone.pt"
+        runner.create_voice(reference(), "A tone.").save(str(saved))
+        want = runner.generate(TEXT, voice=saved, seed=3, **FAST).audio
+        with create_runner("turbo", device="cpu", model_id=tiny, reference_encoder=False, **SMALL) as lean:
+            assert np.array_equal(lean.generate(TEXT, voice=saved, seed=3, **FAST).audio, want)
+            assert np.array_equal(lean.generate_voice_clone(TEXT, voice=str(saved), seed=3, **FAST).audio, want)
+            assert lean.generate(TEXT, seed=3, **FAST).audio_s > 0.3
+            for call in (
+                lambda: lean.generate(TEXT, ref_audio=reference(), ref_text="A tone.", **FAST),
+                lambda: lean.generate_voice_clone(TEXT, reference(), "A tone.", **FAST),
+                lambda: lean.create_voice(reference()),  # before anybody loads a recogniser
+                lambda: lean.model.generate(text=TEXT, ref_audio=reference(), ref_text="A tone.", **FAST),
+            ):
+                with pytest.raises(InputError, match=r"^reference_encoder=False left nothing here that encodes"):
+                    call()
+
+    def test_what_is_parked_is_all_that_speaking_does_not_need(self, tiny: Path) -> None:
+        """Nothing of what the decoder reads; everything else but what upstream's own decode() takes."""
+        model = load_upstream(tiny)
+        handle = install_turbo(model, reference_encoder=False, **SMALL)
+        parts = [getattr(model.audio_tokenizer, name) for name in ENCODER_PARTS]
+        parked = {p.data_ptr() for part in parts for p in part.parameters()}
+        weights = handle.codec.weights
+        units = [unit for block in weights.blocks for unit in block.units]
+        read = [weights.conv_in.weight, weights.conv_out.weight, *(block.up.weight for block in weights.blocks)]
+        read += [conv.weight for unit in units for conv in (unit.conv1, unit.conv2)]
+        assert not parked & {tensor.data_ptr() for tensor in read}
+        left = {name for name, _ in model.audio_tokenizer.named_children()} - set(ENCODER_PARTS)
+        assert left == {"acoustic_decoder", "quantizer", "fc2"}
+        handle.undo()
+
+    def test_undo_brings_it_back(self, tiny: Path) -> None:
+        model = load_upstream(tiny)
+        attributes = dict(model.__dict__)
+        before = {name: tensor.clone() for name, tensor in model.audio_tokenizer.state_dict().items()}
+        with accelerate(model, "turbo", reference_encoder=False, **SMALL):
+            assert "create_voice_clone_prompt" in model.__dict__
+        assert model.__dict__ == attributes
+        after = model.audio_tokenizer.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+        wave = torch.from_numpy(reference()[0])[None]
+        assert model.create_voice_clone_prompt((wave, 24_000), "A tone.").ref_audio_tokens.shape[0] == 8
+
+    def test_another_codec_is_refused_and_left_alone(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from omnivoice_triton import UpstreamChanged
+
+        model = load_upstream(tiny)
+        attributes = dict(model.__dict__)
+        monkeypatch.setattr("omnivoice_triton.models.voices.ENCODER_PARTS", ("acoustic_encoder", "ear"))
+        with pytest.raises(UpstreamChanged, match="no ear"):
+            install_turbo(model, reference_encoder=False, **SMALL)
+        assert model.__dict__ == attributes
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "complaint"),
@@ -376,6 +436,7 @@ class TestBadInput:
             ({"noise": "pink"}, "unknown noise 'pink'"),
             ({"codec_precision": "fp8"}, "unknown codec precision 'fp8'"),
             ({"max_rows": 100}, "max_rows must be a multiple of 64, not 100"),
+            ({"reference_encoder": "no"}, "reference_encoder must be True or False, not 'no'"),
             ({"max_items": 0}, "max_items must be a whole number of at least 1, not 0"),
             ({"patch_range": (0, 1)}, "patch_range and enable_fused_norm are for modes that patch"),
             ({"max_row": 64}, "unknown runner option 'max_row': there are patch_range"),
@@ -385,7 +446,7 @@ class TestBadInput:
         with pytest.raises(InputError, match=complaint):
             create_runner("turbo", device="cpu", **options)
 
-    @pytest.mark.parametrize("name", ["noise", "max_rows", "max_items", "codec_precision"])
+    @pytest.mark.parametrize("name", ["noise", "max_rows", "max_items", "codec_precision", "reference_encoder"])
     def test_engine_options_are_for_turbo(self, name: str, tiny: Path) -> None:
         with pytest.raises(InputError, match=f"{name} is for mode turbo, not base"):
             create_runner("base", device="cpu", **{name: 64})
@@ -593,6 +654,24 @@ class TestOnAGpu:
             return float((x - true).norm() / true.norm())
 
         assert error(got) < max(1.25 * error(base), 1e-5)
+
+    def test_without_the_reference_encoder(self, tiny: Path) -> None:
+        """Its weights leave the device, speaking goes on, and undo brings them back."""
+        model = load_upstream(tiny, "cuda", torch.float16)
+        tokenizer = model.audio_tokenizer
+        parts = [getattr(tokenizer, name) for name in ENCODER_PARTS]
+        before = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
+        with accelerate(model, "turbo", **SMALL):
+            torch.manual_seed(1)
+            want = model.generate(text=TEXT, duration=1.0, num_step=4)[0]
+        handle = install_turbo(model, reference_encoder=False, **SMALL)
+        assert {p.device.type for part in parts for p in part.parameters()} == {"cpu"}
+        torch.manual_seed(1)
+        assert np.array_equal(model.generate(text=TEXT, duration=1.0, num_step=4)[0], want)
+        handle.undo()
+        assert {p.device.type for part in parts for p in part.parameters()} == {"cuda"}
+        after = tokenizer.state_dict()
+        assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
     def test_the_host_waits_once(self, tiny: Path) -> None:
         """For the samples. Any other wait would leave the device idle while the host goes on."""

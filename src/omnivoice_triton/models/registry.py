@@ -82,8 +82,8 @@ def create_runner(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         model_id: hub id or local directory; None is k2-fsa/OmniVoice.
         dtype: `fp16`, `bf16`, `fp32`; `auto` is fp16 on a GPU and fp32 on a CPU.
-        **options: `patch_range`, `graph_budget_mb`, and for mode turbo `noise`, `max_rows`, `max_items` and
-            `codec_precision`, as `BaseRunner` takes them.
+        **options: `patch_range`, `graph_budget_mb`, and for mode turbo `noise`, `max_rows`, `max_items`,
+            `codec_precision` and `reference_encoder`, as `BaseRunner` takes them.
 
     Raises:
         UnknownMode, ModeUnavailable: no such mode, or this machine can't run it.

@@ -26,6 +26,7 @@ from omnivoice_triton.engine.noise import check_noise, draw_seed
 from omnivoice_triton.models.handle import PatchHandle
 from omnivoice_triton.models.progress import Progress, chunk_texts
 from omnivoice_triton.models.seam import mark_changed
+from omnivoice_triton.models.voices import park_encoder
 from omnivoice_triton.speech import InputError, UpstreamChanged
 
 DEFAULT_CODEC_BUDGET_MB = 384
@@ -42,6 +43,9 @@ def check_engine_values(options: dict[str, Any]) -> None:
     precision = options.get("codec_precision", "tf32")
     if precision not in PRECISIONS:
         raise InputError(f"unknown codec precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    encoder = options.get("reference_encoder", True)
+    if not isinstance(encoder, bool):
+        raise InputError(f"reference_encoder must be True or False, not {encoder!r}")
     for name in ("max_rows", "max_items"):
         value = options.get(name, GRANULE)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -342,6 +346,7 @@ def install_turbo(
     max_rows: int = DEFAULT_MAX_ROWS,
     max_items: int = DEFAULT_MAX_ITEMS,
     codec_precision: str = "tf32",
+    reference_encoder: bool = True,
     codec_budget_mb: int = DEFAULT_CODEC_BUDGET_MB,
     codec_capture: Capture | None = None,
     warm: bool = False,
@@ -355,6 +360,8 @@ def install_turbo(
         max_rows: packed rows (prompt, and twice the frames with guidance) that may run together; a multiple of 64.
         max_items: texts that may run together.
         codec_precision: `tf32` as upstream, `fp32` or `bf16`.
+        reference_encoder: whether recordings can be cloned. False moves what encodes them, 0.7 GB, to the host's
+            memory until `undo()`; `ref_audio` then raises InputError, saved voices work as ever.
         codec_budget_mb: memory that the codec's graphs may hold, in MB.
         codec_capture: stand-in for the codec's CUDA capture, for tests.
         warm: capture everything now, rather than in the first generate().
@@ -364,7 +371,13 @@ def install_turbo(
         CheckpointError, UpstreamChanged: the model is not one that the engine can run.
     """
     check_engine_values(
-        {"noise": noise, "max_rows": max_rows, "max_items": max_items, "codec_precision": codec_precision}
+        {
+            "noise": noise,
+            "max_rows": max_rows,
+            "max_items": max_items,
+            "codec_precision": codec_precision,
+            "reference_encoder": reference_encoder,
+        }
     )
     missing = [name for name in _USED if not callable(getattr(type(model), name, None))]
     if missing:
@@ -380,12 +393,14 @@ def install_turbo(
         graphs = CodecGraphs(decoder, budget_mb=codec_budget_mb, capture=codec_capture)
     engine = Engine(model, noise=noise, max_rows=max_rows, max_items=max_items, granule=GRANULE)
     handle = TurboHandle(model, engine, decoder, graphs)
-    if warm:
-        try:
+    try:
+        if not reference_encoder:
+            handle.on_undo(park_encoder(model))
+        if warm:
             handle.warmup()
-        except BaseException:
-            handle.undo()
-            raise
+    except BaseException:
+        handle.undo()
+        raise
     return handle
 
 
