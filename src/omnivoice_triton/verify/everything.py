@@ -1,0 +1,201 @@
+"""All tiers, one report: what `omnivoice-triton verify` runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omnivoice_triton.config import MODES
+from omnivoice_triton.speech import InputError
+
+TIERS = (1, 2, 3)
+PASSED, FAILED = 0, 1
+PROGRESS_MARK = "progress "
+"""Before each line of JSON on standard error under `--progress json`."""
+
+
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """Flags of the three tiers; nothing heavy is imported for them."""
+    parser.add_argument("--tier", default="1,2,3", metavar="1,2,3", help="which tiers (default: %(default)s)")
+    parser.add_argument("--model", help="hub id or directory; default: full-size random on a GPU, tiny on a CPU")
+    parser.add_argument("--modes", metavar="MODE,…", help=f"of {', '.join(MODES)}; default: all that can run here")
+    parser.add_argument("--dtypes", metavar="DTYPE,…", help="of tier 2; default: fp16,bf16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--dtype", default="auto", help="of tier 3 (default: fp16 on a GPU, fp32 on a CPU)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
+    parser.add_argument("--all-layers", action="store_true", help="tier 2: hidden states of every layer, not of five")
+    parser.add_argument("--steps", type=int, help="decoding steps of tiers 2 and 3 (default: 32 on a GPU, 8 on a CPU)")
+    parser.add_argument("--seconds", type=float, help="tier 2: of speech (default: 5 on a GPU, 1 on a CPU)")
+    parser.add_argument("--sentences", type=int, help="tier 3: of the fixed set (default: all 16 on a GPU, 4 on a CPU)")
+    parser.add_argument(
+        "--recogniser",
+        default="auto",
+        metavar="NAME",
+        help="tier 3: none, auto, whisper[:MODEL] or module:function, for the character error rate (default: auto)",
+    )
+    parser.add_argument("--ref-audio", type=Path, help="tier 3: the voice to clone; default: one that base makes up")
+    parser.add_argument("--ref-text", help="tier 3: what is said in it")
+    parser.add_argument("--samples", type=Path, metavar="DIR", help="tier 3: keep the recordings there, as FLAC")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page")
+    parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help=argparse.SUPPRESS)
+
+
+def chosen_tiers(text: str) -> list[int]:
+    """`1,3` as numbers.
+
+    Raises:
+        InputError: none, or one that there isn't.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or any(part not in map(str, TIERS) for part in parts):
+        raise InputError(f"--tier {text!r}: give 1, 2 or 3, or several such as 1,2")
+    return sorted({int(part) for part in parts})
+
+
+def named(text: str | None) -> list[str] | None:
+    """A comma-separated list, or None for the default.
+
+    Raises:
+        InputError: it is empty.
+    """
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise InputError("an empty list was given: name something, or leave the flag out")
+    return names
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the tiers and report; the exit code is the verdict.
+
+    Raises:
+        InputError: a flag that can't be followed; nothing has run then.
+    """
+    tiers = chosen_tiers(options.tier)
+    modes, dtypes = named(options.modes), named(options.dtypes)
+    _check_numbers(options)
+    if (options.ref_audio is None) != (options.ref_text is None):
+        raise InputError("--ref-audio and --ref-text belong together: give both, or neither")
+    if options.ref_audio is not None and not options.ref_audio.is_file():
+        raise InputError(f"--ref-audio {options.ref_audio}: no such file")
+    from omnivoice_triton.verify import kernel_tier, page, terminal
+    from omnivoice_triton.verify.report import make_report
+
+    if 1 in tiers:
+        with suppress(InputError):  # tier 1 says so itself, and fails
+            kernel_tier.interpret_without_gpu()  # before anything imports triton
+    from transformers.utils import logging as transformers_logging
+
+    from omnivoice_triton.evidence import default_model
+    from omnivoice_triton.models.availability import check_device, resolve_dtype
+    from omnivoice_triton.verify import parity
+
+    transformers_logging.disable_progress_bar()  # of loading weights, a dozen times over
+    device = check_device(options.device)
+    on_cpu = device == "cpu"
+    for dtype in [*(dtypes or []), options.dtype]:
+        resolve_dtype(dtype, device)
+    usable = parity.usable_modes(modes, device)
+    if modes is None and on_cpu:
+        # Triton's interpreter takes minutes for a sentence: on a CPU the kernels have tier 1.
+        usable = [mode for mode in usable if not MODES[mode].triton]
+    model = default_model(options.model, device) if set(tiers) - {1} else None
+    recogniser = None
+    if 3 in tiers:
+        from omnivoice_triton.verify.recognise import load_recogniser
+
+        recogniser = load_recogniser(options.recogniser, device)
+    done = []
+    steps = options.steps or (8 if on_cpu else 32)
+    with _progress(options.progress) as progress:
+        for tier in tiers:
+            if tier == 1:
+                done.append(kernel_tier.run(device, progress=progress))
+                continue
+            assert model is not None
+            if tier == 2:
+                done.append(
+                    parity.run(
+                        model,
+                        usable,
+                        device=device,
+                        dtypes=dtypes or parity.default_dtypes(device),
+                        text=parity.SENTENCE,
+                        seconds=options.seconds or (1.0 if on_cpu else 5.0),
+                        steps=steps,
+                        keep=8,
+                        layers=None if options.all_layers else parity.LAYERS,
+                        progress=progress,
+                    )
+                )
+                continue
+            from omnivoice_triton.verify import speech_tier
+            from omnivoice_triton.verify.sentences import SENTENCES
+
+            done.append(
+                speech_tier.run(
+                    model,
+                    usable,
+                    device=device,
+                    dtype=options.dtype,
+                    sentences=options.sentences or (4 if on_cpu else len(SENTENCES)),
+                    steps=steps,
+                    recogniser=recogniser,
+                    reference=None if options.ref_audio is None else (str(options.ref_audio), options.ref_text),
+                    samples=options.samples,
+                    progress=progress,
+                )
+            )
+    document = make_report(done, model, device, options.json)
+    if options.html is not None:
+        page.write(document, options.html)
+    terminal.show(document)
+    return PASSED if document["passed"] else FAILED
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    from omnivoice_triton.verify.sentences import SENTENCES
+
+    if options.steps is not None and options.steps < 1:
+        raise InputError(f"--steps must be at least 1, not {options.steps}")
+    if options.seconds is not None and not 0.5 <= options.seconds <= 60:
+        raise InputError(f"--seconds must be 0.5 to 60, not {options.seconds}")
+    if options.sentences is not None and not 1 <= options.sentences <= len(SENTENCES):
+        raise InputError(f"--sentences must be 1 to {len(SENTENCES)}, not {options.sentences}")
+
+
+@contextmanager
+def _progress(kind: str) -> Any:
+    from omnivoice_triton.verify.terminal import progress_bar
+
+    if kind != "json":
+        with progress_bar(kind == "bar") as bar:
+            yield bar
+        return
+
+    def tell(tier: int, what: str, done: int, total: int) -> None:
+        line = json.dumps({"tier": tier, "what": what, "done": done, "total": total}, ensure_ascii=False)
+        print(f"{PROGRESS_MARK}{line}", file=sys.stderr, flush=True)
+
+    yield tell
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The same as a module of its own: `python -m omnivoice_triton.verify.everything`."""
+    parser = argparse.ArgumentParser(description="Check that every mode computes and says what base does.")
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except InputError as error:
+        print(f"verify: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,116 @@
+"""Recognisers that write down what a recording says, and the character error rate.
+
+A recogniser is an object with a `name` and `transcribe(audio, rate, code) -> str`. Packages offer one under the entry
+point group `omnivoice_triton.recognisers`: a function of the device that returns it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+
+GROUP = "omnivoice_triton.recognisers"
+WHISPER = "openai/whisper-small"
+WHISPER_RATE_HZ = 16_000
+
+
+class Recogniser(Protocol):
+    """What tier 3 needs to measure the character error rate."""
+
+    name: str
+
+    def transcribe(self, audio: npt.NDArray[np.float32], rate: int, code: str) -> str:
+        """What samples (T,) at `rate` Hz say, in the language of that ISO 639-1 code."""
+
+
+class Whisper:
+    """OpenAI's Whisper through transformers; weights come from the hub or a directory (extra `eval`)."""
+
+    def __init__(self, model: str, device: str) -> None:
+        from transformers import pipeline
+
+        self.name = f"whisper ({model})"
+        try:
+            self._pipeline: Any = pipeline("automatic-speech-recognition", model=model, device=device)
+        except (OSError, ValueError) as error:
+            raise InputError(f"recogniser {model!r} can't be loaded: {str(error).splitlines()[0]}") from error
+
+    def transcribe(self, audio: npt.NDArray[np.float32], rate: int, code: str) -> str:
+        """What the recording says."""
+        import torch
+        import torchaudio
+
+        resampled = torchaudio.functional.resample(torch.from_numpy(audio), rate, WHISPER_RATE_HZ).numpy()
+        said = self._pipeline(
+            {"raw": resampled, "sampling_rate": WHISPER_RATE_HZ},
+            generate_kwargs={"language": code, "task": "transcribe"},
+        )
+        return str(said["text"])
+
+
+def load_recogniser(spec: str, device: str) -> Recogniser | None:
+    """The recogniser that `spec` names.
+
+    Args:
+        spec: `none`; `auto`, an installed package's if there is one; `whisper` or `whisper:MODEL`, a hub id or
+            directory; the name of an installed one; or `module:function`, called with the device.
+        device: where it is to run.
+
+    Raises:
+        InputError: no such recogniser, or it can't be loaded.
+    """
+    installed = {point.name: point for point in entry_points(group=GROUP)}
+    if spec == "none" or (spec == "auto" and not installed):
+        return None
+    if spec == "auto" or spec in installed:
+        made: Recogniser = installed[sorted(installed)[0] if spec == "auto" else spec].load()(device)
+        return made
+    name, _, rest = spec.partition(":")
+    if name == "whisper":
+        return Whisper(rest or WHISPER, device)
+    if not rest:
+        raise InputError(
+            f"unknown recogniser {spec!r}: give none, auto, whisper[:MODEL] or module:function"
+            + (f", or {', '.join(sorted(installed))}" if installed else "")
+        )
+    try:
+        factory: Callable[[str], Recogniser] = getattr(import_module(name), rest)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"recogniser {spec!r} can't be imported: {error}") from error
+    try:
+        return factory(device)
+    except OmniVoiceTritonError:
+        raise
+    except Exception as error:
+        raise InputError(f"recogniser {spec!r} can't be loaded: {error}") from error
+
+
+def plain(text: str) -> str:
+    """Letters and digits alone, NFKC and in lower case: spelling, without what recognisers are free to choose."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
+
+
+def character_error_rate(said: str, wanted: str) -> float:
+    """Levenshtein distance of the plain texts over the length of the wanted one.
+
+    Raises:
+        InputError: the wanted text has no letter.
+    """
+    a, b = plain(said), plain(wanted)
+    if not b:
+        raise InputError(f"no letters in {wanted!r}: its error rate has no meaning")
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1] / len(b)

@@ -1,0 +1,142 @@
+"""`omnivoice-triton verify`: one report of all tiers; its exit code is the verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnivoice_triton.checkpoint import make_checkpoint
+from omnivoice_triton.cli import main
+from omnivoice_triton.kernels import engine_reference, swiglu
+from omnivoice_triton.speech import InputError
+from omnivoice_triton.verify import everything, kernel_cases, page, report, terminal
+from omnivoice_triton.verify.outcome import Tier
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model") / "tiny", "tiny", seed=0)
+
+
+@pytest.fixture
+def short_grid(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """One dtype, one kernel: the whole grid has its own test."""
+    grid = [c for c in kernel_cases.cases(kernel_cases.CPU, device) if c.kernel == "triton_swiglu_forward"]
+    monkeypatch.setattr(kernel_cases, "cases", lambda *_: grid)
+    monkeypatch.setattr(kernel_cases, "launchers", lambda: {"triton_swiglu_forward"})
+
+
+QUICK = ["--device", "cpu", "--modes", "base,turbo", "--steps", "4", "--sentences", "1", "--progress", "none"]
+
+
+def verify(tiny: Path, *extra: str) -> int:
+    return main(["verify", "--model", str(tiny), *QUICK, *extra])
+
+
+class Page(HTMLParser):
+    """Links, scripts and text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.rows = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.outside += [f"{tag} {k}={v}" for k, v in attrs if k in ("src", "href")]
+        self.outside += [tag] if tag in ("script", "link", "img") else []
+        self.rows += tag == "tr"
+
+
+def test_all_tiers_pass(short_grid: None, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    as_json, as_html = tmp_path / "report.json", tmp_path / "report.html"
+    assert verify(tiny, "--json", str(as_json), "--html", str(as_html)) == 0
+    document = json.loads(as_json.read_text())
+    assert [tier["tier"] for tier in document["results"]] == [1, 2, 3]
+    assert document["passed"] is True
+    assert document["kind"] == "verify"
+    assert document["checkpoint"] == "random-tiny"
+    assert all(tier["checks"] > 0 and tier["thresholds"] for tier in document["results"])
+    out = capsys.readouterr().out
+    assert out.rstrip().endswith("PASS")
+    assert "FAIL" not in out
+    assert "not measured" in out
+    html = as_html.read_text()
+    seen = Page()
+    seen.feed(html)
+    assert seen.outside == []
+    assert seen.rows > 8
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def off_by_one_column(real: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda gate, up, **k: real(gate, up.roll(1, -1).contiguous(), **k)
+
+
+@pytest.mark.parametrize("tier", ["1", "2", "3"])
+def test_each_tier_fails_by_its_exit_code(
+    short_grid: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str
+) -> None:
+    module, name = (swiglu, "triton_swiglu_forward") if tier == "1" else (engine_reference, "swiglu")
+    monkeypatch.setattr(module, name, off_by_one_column(getattr(module, name)))
+    out = tmp_path / "report.json"
+    assert verify(tiny, "--tier", tier, "--json", str(out)) == 1
+    document = json.loads(out.read_text())
+    assert document["passed"] is False
+    assert document["results"][0]["problems"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tier", "4"], "give 1, 2 or 3"),
+        (["--tier", ""], "give 1, 2 or 3"),
+        (["--modes", "fast"], "unknown mode 'fast'"),
+        (["--modes", ","], "an empty list"),
+        (["--modes", "hybrid"], "mode hybrid can't run here"),
+        (["--dtypes", "fp8"], "unknown dtype 'fp8'"),
+        (["--sentences", "17"], "--sentences must be 1 to 16"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--seconds", "0.1"], "--seconds must be 0.5 to 60"),
+        (["--ref-text", "x"], "belong together"),
+        (["--ref-text", "x", "--ref-audio", "nowhere.wav"], "no such file"),
+        (["--recogniser", "dog"], "unknown recogniser"),
+        (["--model", "./nowhere"], "does not exist"),
+    ],
+)
+def test_bad_input_is_two(tiny: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
+    assert verify(tiny, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_progress_as_json(short_grid: None, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(tiny, "--tier", "1", "--progress", "json") == 0
+    marked = [x for x in capsys.readouterr().err.splitlines() if x.startswith(everything.PROGRESS_MARK)]
+    lines = [json.loads(line.removeprefix(everything.PROGRESS_MARK)) for line in marked]
+    assert len(lines) == lines[0]["total"] > 3
+    assert [line["done"] for line in lines] == list(range(len(lines)))
+
+
+def test_a_tier_of_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = report.make_report([Tier(1, "kernels", "nothing", {})], None, "cpu")
+    assert document["passed"] is False
+    terminal.show(document)
+    out = capsys.readouterr().out
+    assert "nothing was checked" in out
+    assert out.rstrip().endswith("FAIL")
+    page.write(document, tmp_path / "page.html")
+    assert "nothing was checked" in (tmp_path / "page.html").read_text()
+    with pytest.raises(InputError, match="nothing was measured"):
+        report.make_report([], None, "cpu")
+
+
+def test_html_escapes_what_it_is_given() -> None:
+    tier = Tier(1, "kernels", "<script>alert(1)</script>", {}, problems=["<b>bad</b>"])
+    html = page.render(report.make_report([tier], None, "cpu"))
+    assert "<script>" not in html
+    assert "&lt;b&gt;bad" in html
