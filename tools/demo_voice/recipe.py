@@ -1,0 +1,30 @@
+"""The whole recipe in one value: sizes, shares of time, seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tools.demo_voice.codec import CodecShape
+from tools.demo_voice.codec_stage import CodecRecipe
+from tools.demo_voice.judge_stage import JudgeRecipe
+from tools.demo_voice.language_model import ModelShape
+from tools.demo_voice.model_stage import ModelRecipe
+from tools.demo_voice.stages import Budget
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a demo voice is made. Minutes are minutes of training time on one H200, evaluation not counted."""
+
+    seed: int = 0
+    clips: int = 60_000
+    held_out: int = 120
+    """Sentences a language that nothing is trained on."""
+    codec_shape: CodecShape = CodecShape()
+    codec: CodecRecipe = CodecRecipe()
+    codec_budget: Budget = field(default_factory=lambda: Budget(minutes=5.5))
+    judge: JudgeRecipe = JudgeRecipe()
+    judge_budget: Budget = field(default_factory=lambda: Budget(minutes=2.5))
+    model_shape: ModelShape = ModelShape()
+    model: ModelRecipe = ModelRecipe()
+    model_budget: Budget = field(default_factory=lambda: Budget(minutes=15.0))
