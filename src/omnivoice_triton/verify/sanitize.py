@@ -1,6 +1,7 @@
-"""compute-sanitizer over the kernels of the six modes: `python -m omnivoice_triton.verify.sanitize`
+"""compute-sanitizer over every kernel and the engine: `python -m omnivoice_triton.verify.sanitize`
 
-Each tool first has to find a planted out-of-bounds read (memcheck only); then the real workload must be clean.
+Each tool first has to find a fault planted for it; then each part of the workload must be clean. A run that launched
+nothing, left out a kernel of the package or told no count of errors fails.
 """
 
 from __future__ import annotations
@@ -18,52 +19,86 @@ from omnivoice_triton.evidence import need_gpu, write_json
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 WORKLOAD = "omnivoice_triton.verify.workload"
+TOOLS = ("memcheck", "racecheck")
+PARTS = ("modes", "kernels", "engine")
+PLANTED = "planted"
+TIMEOUT_S = 540.0
 
 
-def run(tool: str, *arguments: str, module: str = WORKLOAD) -> dict[str, Any]:
-    """One run of compute-sanitizer: errors it counted and what the workload printed."""
+def run(tool: str, *arguments: str, module: str = WORKLOAD, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """One run of compute-sanitizer: errors it counted, and what the workload says it launched."""
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         raise InputError("compute-sanitizer is not on the PATH: install the CUDA toolkit")
     # Without torch's caching allocator every tensor is an allocation of its own, so one past its end is seen.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     command = [sanitizer, "--tool", tool, "--print-limit", "5", sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=540)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return {"tool": tool, "errors": None, "launches": 0, "kernels": {}, "tail": [f"not done after {timeout_s:g} s"]}
     output = done.stdout + done.stderr
     found = re.search(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (\d+)", output)
-    launched = re.search(r"launched (\d+)", output)
+    launched = re.search(r"^launched (\d+)", output, re.MULTILINE)
+    kernels = re.search(r"^kernels (.*)$", output, re.MULTILINE)
+    clean = found is not None and found[1] == "0" and launched is not None
     return {
         "tool": tool,
         "errors": int(found[1]) if found else None,
         "launches": int(launched[1]) if launched else 0,
-        # The sanitizer's own lines; Python's tracebacks name the machine's folders.
-        "tail": [] if found and found[1] == "0" else [x for x in output.splitlines() if x.startswith("=====")][:15],
+        "kernels": {name: int(count) for name, count in re.findall(r"(\S+)=(\d+)", kernels[1] if kernels else "")},
+        # The sanitizer's own lines and the workload's; Python's tracebacks name the machine's folders.
+        "tail": []
+        if clean
+        else [x for x in output.splitlines() if x.startswith(("=====", "broke", "not launched"))][:15],
     }
+
+
+def check(tool: str, part: str) -> dict[str, Any]:
+    """One part of the workload under one tool."""
+    row = run(tool, part)
+    return {**row, "part": part, "planted": False, "passed": row["errors"] == 0 and row["launches"] > 0}
+
+
+def plant(tool: str) -> dict[str, Any]:
+    """The tool's planted fault, which it has to find."""
+    row = run(tool, "--plant", tool)
+    return {**row, "part": PLANTED, "planted": True, "passed": bool(row["errors"])}
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A verdict in a line."""
+    if row["planted"]:
+        what = (
+            "a planted fault is found" if row["passed"] else "a planted fault is not found: the tool sees nothing here"
+        )
+    else:
+        kernels = f"{len(row['kernels'])} kernels, " if row["part"] != "engine" else ""
+        errors = "no count of" if row["errors"] is None else row["errors"]
+        what = f"{kernels}{row['launches']} launches, {errors} errors"
+    return f"{'PASS' if row['passed'] else 'FAIL'} {row['tool']} {row['part']}: {what}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tools, print verdicts, write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tools", nargs="+", default=["memcheck"], choices=["memcheck", "racecheck"])
+    parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=TOOLS)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(argv)
-    rows = []
+    rows: list[dict[str, Any]] = []
     try:
         need_gpu()
-        planted = run("memcheck", "--plant")
-        rows.append({**planted, "planted": True, "passed": bool(planted["errors"])})
         for tool in options.tools:
-            row = run(tool)
-            rows.append({**row, "planted": False, "passed": row["errors"] == 0 and row["launches"] > 0})
-        write_json(options.json, "sanitizer", None, {"results": rows})
+            for part in (PLANTED, *options.parts):
+                rows.append(plant(tool) if part == PLANTED else check(tool, part))
+                print(describe(rows[-1]), flush=True)
+                if not rows[-1]["passed"]:
+                    print("\n".join(rows[-1]["tail"]), flush=True)
+                write_json(options.json, "sanitizer", None, {"results": rows})  # kept, whatever comes
     except OmniVoiceTritonError as error:
         print(f"verify.sanitize: {error}", file=sys.stderr)
         return 2
-    for row in rows:
-        what = "a planted fault is found" if row["planted"] else f"{row['launches']} launches, {row['errors']} errors"
-        print(f"{'PASS' if row['passed'] else 'FAIL'} {row['tool']}: {what}")
-        if not row["passed"]:
-            print("\n".join(row["tail"]))
     return 0 if all(row["passed"] for row in rows) else 1
 
 

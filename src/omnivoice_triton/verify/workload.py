@@ -1,30 +1,59 @@
-"""The kernels of the six modes at awkward sizes, for compute-sanitizer: `python -m omnivoice_triton.verify.workload`
+"""Every kernel at awkward sizes, for compute-sanitizer: `python -m omnivoice_triton.verify.workload [PART]`
 
-Sizes are odd on purpose: one row, one column, one past a tile. `--plant` adds an access past the end, to show that the
-sanitizer would see one.
+modes    the kernels of the six modes at odd widths: one row, one column, one past a tile
+kernels  the grid of `kernel_cases`, the kernels of turbo and its codec included: one frame, one text token, a bucket
+         filled to its last row and one row more
+engine   whole decodings of a small model by the turbo engine, at the same edges, and its codec
+
+Every argument that is a view of something larger is copied first, so that what lies beyond its end is nobody's. A
+launcher of the package that no part launches makes the run fail. `--plant TOOL` launches that tool's fault instead.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 
-from omnivoice_triton.kernels.attention import int8_qk_attention
-from omnivoice_triton.kernels.fused_norm_residual import triton_fused_add_rms_norm
-from omnivoice_triton.kernels.rms_norm import _rms_norm_launch, triton_rms_norm
-from omnivoice_triton.kernels.rope import triton_qk_norm_rope
-from omnivoice_triton.kernels.swiglu import triton_swiglu_forward
+from omnivoice_triton.verify import kernel_cases
+from omnivoice_triton.verify.kernel_cases import Case, Draw, Sizes
+from omnivoice_triton.verify.planted import FAULTS
+
+Launch = tuple[str, str, Callable[[], object]]
+"""A launcher's name, sizes in words, and what launches it."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROWS = (1, 3, 65)
 WIDTHS = (1, 77, 128, 1000, 1024, 3072, 3073)
 
+EXTRA: tuple[tuple[str, Callable[[Draw], Iterator[Callable[[], object]]]], ...] = ()
+"""Kernels that the grid of `kernel_cases` lacks: the launcher's name, and a function that yields a launch for each size
+of one dtype. One line each, such as
 
-def calls(device: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """(name, launch) of every kernel at every size."""
+    ("hopper_gemm", lambda draw: (partial(hopper_gemm, draw.normal(1, m, 64), …) for m in (1, 65, 290))),
+"""
+
+EDGES: tuple[tuple[tuple[int, int, bool], ...], ...] = (
+    ((1, 1, True), (2, 27, True)),  # 59 rows, and 5 that pad: a bucket of 64 to its last row
+    ((1, 1, True), (3, 27, True)),  # 65 rows
+    ((1, 1, False),),
+    ((0, 1, True),),
+)
+"""(prompt rows, frames, guided) of the packed batches, beside the grid's own."""
+
+
+def mode_launches(device: str) -> Iterator[Launch]:
+    """The kernels of the six modes, at more sizes than the grid has."""
+    from omnivoice_triton.kernels.attention import int8_qk_attention
+    from omnivoice_triton.kernels.fused_norm_residual import triton_fused_add_rms_norm
+    from omnivoice_triton.kernels.rms_norm import triton_rms_norm
+    from omnivoice_triton.kernels.rope import triton_qk_norm_rope
+    from omnivoice_triton.kernels.swiglu import triton_swiglu_forward
 
     def draw(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.randn(*shape, device=device).to(dtype)
@@ -34,55 +63,149 @@ def calls(device: str) -> Iterator[tuple[str, Callable[[], object]]]:
             for width in WIDTHS:
                 x, y, w = draw(rows, width, dtype=dtype), draw(rows, width, dtype=dtype), draw(width, dtype=dtype)
                 label = f"{rows}x{width} {dtype}"
-                yield f"rms_norm {label}", partial(triton_rms_norm, x, w)
-                yield f"swiglu {label}", partial(triton_swiglu_forward, x, y)
-                yield f"add_rms_norm {label}", partial(triton_fused_add_rms_norm, x, y, w)
+                yield "triton_rms_norm", label, partial(triton_rms_norm, x, w)
+                yield "triton_swiglu_forward", label, partial(triton_swiglu_forward, x, y)
+                yield "triton_fused_add_rms_norm", label, partial(triton_fused_add_rms_norm, x, y, w)
         for batch, length, heads, kv_heads, dim in ((1, 1, 2, 1, 128), (2, 65, 4, 2, 128), (3, 33, 3, 3, 40)):
             q, k = draw(batch, length, heads, dim, dtype=dtype), draw(batch, length, kv_heads, dim, dtype=dtype)
             cos, sin = draw(1, length, dim, dtype=dtype), draw(1, length, dim, dtype=dtype)
             w = draw(dim, dtype=dtype)
             label = f"{batch}x{length}x{heads}/{kv_heads}x{dim} {dtype}"
-            yield f"qk_norm_rope {label}", partial(triton_qk_norm_rope, q, k, w, w, cos, sin)
+            yield "triton_qk_norm_rope", label, partial(triton_qk_norm_rope, q, k, w, w, cos, sin)
             lengths = torch.tensor([length, 0, length // 2][:batch], dtype=torch.int32, device=device)
             v = draw(batch, length, kv_heads, dim, dtype=dtype)
             query, key, value = (t.transpose(1, 2) for t in (q, k, v))
-            yield f"int8_qk_attention {label}", partial(int8_qk_attention, query, key, value, lengths)
+            yield "int8_qk_attention", label, partial(int8_qk_attention, query, key, value, lengths)
+
+
+def grids(device: str) -> list[Sizes]:
+    """The grid of `kernel_cases`, and one at each of the edges with little else in it."""
+    if device == "cpu":
+        base = kernel_cases.CPU
+        return [replace(base, rows=(1,), widths=(77,), channels=((1, 1, 1),), requests=EDGES[2])]
+    base = replace(kernel_cases.GPU, rows=(1, 65), widths=(77, 1024), channels=((1, 1, 1), (2, 33, 5001)))
+    lean = replace(base, rows=(1,), widths=(77,), channels=((3, 5, 77),))
+    return [base, *(replace(lean, requests=requests) for requests in EDGES)]
+
+
+def kernel_launches(device: str) -> Iterator[Launch]:
+    """Every kernel of the package, and those in `EXTRA`."""
+    interpreted = device == "cpu"
+    for sizes in grids(device):
+        for case in kernel_cases.cases(sizes, device, DTYPES):
+            if not (interpreted and case.multiplies and case.dtype is torch.bfloat16):  # it can't do that
+                yield case.kernel, f"{case.shape} {case.dtype}", partial(_run_case, case)
+    for dtype in DTYPES:
+        for name, launches in EXTRA:
+            for number, launch in enumerate(launches(Draw(device, dtype))):
+                yield name, f"#{number} {dtype}", launch
+
+
+def _run_case(case: Case) -> None:
+    launcher = case.launcher()
+
+    def apart(*arguments: Any, **keywords: Any) -> Any:
+        return launcher(*map(_apart, arguments), **{name: _apart(value) for name, value in keywords.items()})
+
+    case.run(apart)
+
+
+def _apart(value: Any) -> Any:
+    """A copy of a tensor that is part of a larger one: a step past its end would fall on its neighbour."""
+    if isinstance(value, torch.Tensor) and value.is_contiguous():
+        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    return value
+
+
+def engine_launches(device: str) -> Iterator[Launch]:
+    """Decodings by a small model, its GEMMs on Triton too, then by default tiles; and the codec on what came out."""
+    from omnivoice import OmniVoice
+
+    from omnivoice_triton.engine.codec import CodecDecoder
+    from omnivoice_triton.engine.engine import Engine
+    from omnivoice_triton.engine.prompt import Prompt
+    from omnivoice_triton.engine.request import DecodeOptions, Request
+    from omnivoice_triton.engine.step_graphs import run_eagerly
+    from omnivoice_triton.engine.tiles import Tiles
+    from omnivoice_triton.evidence import default_model
+    from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile
+
+    path = default_model(None, "cpu")
+    block = GemmTile(16, 16, 16, 1, 4, 1)
+    sums = block._replace(splits=2)
+    own = Tiles(VarlenTile(16, 16, 4, 1), gemm={"o": ((64, sums),), "down": ((64, sums),), "gate_up": ((4096, block),)})
+    few = device == "cpu"
+    sizes = ((1, 1),) if few else ((1, 1), (2, 31), (3, 31), (64, 32), (1, 100))
+    """(text tokens, frames): the least there is; 64, 65 and 128 rows, guided; several tiles."""
+
+    def decode(engine: Any, codec: Any, batch: tuple[tuple[int, int], ...], options: DecodeOptions) -> None:
+        rng = np.random.default_rng(0)
+        futures = []
+        for n_text, frames in batch:
+            codes = torch.from_numpy(rng.integers(0, engine.shape.mask_id, (engine.shape.codebooks, n_text - 1)))
+            prompt = Prompt(rng.integers(0, 1000, 1), codes if n_text > 1 else None, frames)
+            futures.append(engine.submit(Request(prompt, options, seed=1)))
+        engine.run_until_idle()
+        tokens = [future.result(0) for future in futures]
+        if codec is not None:
+            codec.decode(tokens)
+
+    for dtype in (torch.float32,) if few else DTYPES:
+        model = OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
+        codec = None if few else CodecDecoder.from_upstream(model.audio_tokenizer)
+        for tiles, noise in ((own, "philox"),) if few else ((own, "philox"), (None, "torch")):
+            make = partial(Engine, model, backend="triton", noise=noise, max_rows=256, max_items=4, tiles=tiles)
+            engine = make(capture=run_eagerly)
+            plans = [(each,) for each in sizes] + ([] if few else [sizes[:3]])
+            for batch in plans:
+                for options in (
+                    DecodeOptions(num_step=2),
+                    DecodeOptions(num_step=1, guidance_scale=0.0, class_temperature=0.7),
+                )[: 1 if few else 2]:
+                    yield "engine", f"{batch} {dtype} {noise}", partial(decode, engine, codec, batch, options)
+            engine.close()
+
+
+PARTS: dict[str, Callable[[str], Iterator[Launch]]] = {
+    "modes": mode_launches,
+    "kernels": kernel_launches,
+    "engine": engine_launches,
+}
+
+
+def missing(launched: set[str]) -> list[str]:
+    """Launchers of the package that were not launched."""
+    return sorted(kernel_cases.launchers() - launched)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run everything; prints how many launches were made."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--plant", action="store_true", help="read past the end of a tensor")
+    """Launch a part; prints how many launches were made, of what, and which kernels of the package were left out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", nargs="?", default="kernels", choices=PARTS)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--plant", choices=FAULTS, help="launch this tool's fault instead")
     options = parser.parse_args(argv)
     torch.manual_seed(0)
     if options.plant:
-        # Past the launcher and its checks: three rows 64 MB apart, where there is one row.
-        x = torch.randn(1, 64, device="cuda")
-        _rms_norm_launch(
-            (3,),
-            x_ptr=x,
-            weight_ptr=torch.ones(64, device="cuda"),
-            y_ptr=torch.empty(3, 64, device="cuda"),
-            n_rows=3,
-            x_row_stride=1 << 24,
-            x_col_stride=1,
-            y_row_stride=64,
-            y_col_stride=1,
-            eps=1e-6,
-            N=64,
-            ROWS=1,
-            BLOCK_N=64,
-            num_warps=1,
-        )
-        torch.cuda.synchronize()
+        FAULTS[options.plant]()
         return 0
-    done = 0
-    for _, launch in calls("cuda"):
-        launch()
-        done += 1
-    torch.cuda.synchronize()
-    print(f"launched {done}")
-    return 0 if done else 1
+    done: dict[str, int] = {}
+    for name, label, launch in PARTS[options.part](options.device):
+        try:
+            launch()
+            if options.device != "cpu":
+                torch.cuda.synchronize()
+        except Exception as error:
+            print(f"broke at {name} {label}: {type(error).__name__}: {error}")
+            return 1
+        done[name] = done.get(name, 0) + 1
+    print("kernels " + " ".join(f"{name}={count}" for name, count in sorted(done.items())))
+    left_out = missing(set(done)) if options.part == "kernels" else []
+    if left_out:
+        print(f"not launched: {' '.join(left_out)}")
+    else:
+        print(f"launched {sum(done.values())}")
+    return 0 if done and not left_out else 1
 
 
 if __name__ == "__main__":
