@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-BENCHES = ("kernels", "speed", "soak", "turbo")
+BENCHES = ("kernels", "speed", "soak", "turbo", "compare")
 CHECKS = ("parity", "smoke", "sanitize")
 
 
@@ -20,13 +20,21 @@ def run_bench(args: argparse.Namespace) -> int:
 
 
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which check, and its own flags."""
-    _add(parser, CHECKS)
+    """The three tiers' flags, or one check by name, and its own flags."""
+    from omnivoice_triton.verify import everything
+
+    everything.add_arguments(parser)
+    parser.add_argument("what", nargs="?", choices=CHECKS, help="one check alone, in place of the tiers")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="its own flags; --help after its name lists them")
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Run a check; its exit code is the verdict."""
-    return _run(f"omnivoice_triton.verify.{args.what}", args.rest)
+    """Run the tiers, or a check; the exit code is the verdict."""
+    if args.what is not None:
+        return _run(f"omnivoice_triton.verify.{args.what}", args.rest)
+    from omnivoice_triton.verify import everything
+
+    return everything.run(args)
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:

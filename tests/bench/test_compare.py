@@ -1,0 +1,144 @@
+"""`bench compare`: slower and faster beyond noise, noise itself, broken checks; and files that can't be compared."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnivoice_triton.bench import compare
+from omnivoice_triton.cli import main
+
+RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+
+
+def speed(median: float = 100.0, spread: float = 0.05, **row: Any) -> dict[str, Any]:
+    figures = {"median_ms": median, "p5_ms": median * (1 - spread), "p95_ms": median * (1 + spread), "runs": 9}
+    return {"mode": "turbo", "case": "en 5 s", "dtype": "fp16", **figures, **row}
+
+
+def file(tmp_path: Path, name: str, *rows: dict[str, Any], kind: str = "speed", **more: Any) -> str:
+    path = tmp_path / name
+    path.write_text(json.dumps({"kind": kind, "environment": {"versions": {}}, "results": list(rows), **more}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("after", "spread", "code", "verdict"),
+    [
+        (100.0, 0.05, 0, "within noise"),
+        (104.0, 0.05, 0, "within noise"),
+        (150.0, 0.05, 1, "slower"),
+        (150.0, 0.30, 0, "within noise"),  # a median half as slow again, but so are some of A's runs
+        (112.0, 0.04, 1, "slower"),
+        (60.0, 0.05, 0, "faster"),
+    ],
+)
+def test_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], after: float, spread: float, code: int, verdict: str
+) -> None:
+    a, b = file(tmp_path, "a.json", speed(spread=spread)), file(tmp_path, "b.json", speed(after, spread))
+    if code:
+        assert main(["bench", "compare", a, b]) == 1
+    else:
+        assert main(["bench", "compare", a, b, "--all"]) == 0
+    out = capsys.readouterr().out
+    assert f"{after / 100:.3f}x" in out or verdict == "within noise"
+    assert f"1 {verdict}" in out
+
+
+def test_rows_are_matched_by_what_they_are_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [speed(100), speed(900, mode="base"), speed(300, case="en 15 s"), speed(70, dtype="bf16")]
+    a, b = file(tmp_path, "a.json", *rows), file(tmp_path, "b.json", *reversed(rows[:3]), speed(8, mode="triton"))
+    out = tmp_path / "out.json"
+    assert main(["bench", "compare", a, b, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert [change["ratio"] for change in found["changes"]] == [1.0, 1.0, 1.0]
+    assert found["only_before"] == ["en 5 s, turbo, bf16"]
+    assert found["only_after"] == ["en 5 s, triton, fp16"]
+    assert "only in the second" in capsys.readouterr().out
+
+
+def test_nested_timings_and_lists(tmp_path: Path) -> None:
+    def row(us: float, bucket_ms: float) -> dict[str, Any]:
+        timed = {"median": us, "p5": us * 0.9, "p95": us * 1.1, "timings": 5}
+        bucket = {"median_ms": bucket_ms, "p5_ms": bucket_ms * 0.9, "p95_ms": bucket_ms * 1.1}
+        shape = {"rows": 290, "columns": 1024}
+        return {
+            "kernel": "k",
+            "shape": shape,
+            "triton_us": {"graph": timed},
+            "buckets": [{"bucket_rows": 64, **bucket}],
+        }
+
+    before, after = (
+        {"kind": "kernels", "environment": {}, "results": [row(*values)]} for values in ((1.0, 5.0), (2.0, 1.0))
+    )
+    found = compare.compare(before, after)
+    assert [(c.metric, c.verdict) for c in found.changes] == [
+        ("triton_us.graph", "slower"),
+        ("buckets[bucket_rows=64] ms", "faster"),
+    ]
+    assert len(found.regressions) == 1
+    assert "kernel" not in found.regressions[0]
+    assert found.regressions[0].startswith("k, rows=290 columns=1024 triton_us.graph: 2.00x")
+
+
+def test_a_slower_yardstick_is_no_regression() -> None:
+    def file_of(us: float) -> dict[str, Any]:
+        timed = {"median": us, "p5": us * 0.9, "p95": us * 1.1, "timings": 5}
+        return {"kind": "kernels", "environment": {}, "results": [{"kernel": "k", "pytorch_us": {"graph": timed}}]}
+
+    found = compare.compare(file_of(1.0), file_of(2.0))
+    assert [change.verdict for change in found.changes] == ["slower"]
+    assert found.regressions == []
+
+
+def test_a_check_that_breaks_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = ({"mode": "turbo", "dtype": "fp16", "passed": passed} for passed in (True, False))
+    a, b = (file(tmp_path, name, row, kind="parity") for name, row in (("a.json", good), ("b.json", bad)))
+    assert main(["bench", "compare", a, b]) == 1
+    assert "turbo, fp16: passed before, fails now" in capsys.readouterr().out
+    assert main(["bench", "compare", b, a]) == 0
+
+
+def test_what_makes_ratios_doubtful_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def with_gpu(name: str, gpu: str) -> str:
+        return file(tmp_path, name, speed(), environment={"gpus": [{"name": gpu}], "versions": {"torch": gpu}})
+
+    assert main(["bench", "compare", with_gpu("a.json", "H200"), with_gpu("b.json", "H100")]) == 0
+    out = capsys.readouterr().out
+    assert "differs: device: H200 and H100" in out
+    assert "differs: torch: H200 and H100" in out
+
+
+def test_bad_input_is_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = file(tmp_path, "a.json", speed())
+    text = tmp_path / "text.json"
+    text.write_text("not json")
+    cases = (
+        ([good, str(tmp_path / "none.json")], "No such file"),
+        ([good, str(text)], "is no JSON"),
+        ([good, file(tmp_path, "k.json", speed(), kind="kernels")], "kinds differ"),
+        ([good, file(tmp_path, "o.json", speed(mode="base"))], "nothing to compare"),
+        ([good, file(tmp_path, "e.json")], "is no result file"),
+        ([good, good, "--tolerance", "3"], "--tolerance must be 0 to 1"),
+    )
+    for arguments, message in cases:
+        assert main(["bench", "compare", *arguments]) == 2, message
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_results_compare_with_themselves(path: Path) -> None:
+    document = compare.load(path)
+    if document["kind"] == "tests":
+        return  # counts of tests: no timing, no verdict a row
+    found = compare.compare(document, copy.deepcopy(document))
+    assert not found.regressions
+    assert not found.only_before
+    assert all(change.ratio == 1 for change in found.changes)
+    assert found.changes or any("passed" in row for row in document["results"])
