@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from omnivoice_triton import MODES, ModeUnavailable, accelerate, create_runner
+from omnivoice_triton import MODES, BaseRunner, InputError, ModeUnavailable, accelerate, create_runner
 from omnivoice_triton.models import availability
-from omnivoice_triton.models.acceleration import Acceleration
+from omnivoice_triton.models.acceleration import Acceleration, unsuited
 from omnivoice_triton.models.availability import choose
 from tests.models.helpers import Standin, load_upstream
 
@@ -96,6 +99,33 @@ class TestAuto:
         monkeypatch.setattr(availability, "unavailable_reason", lambda mode, device: None)
         best = max(MODES.values(), key=lambda m: m.rank)
         assert choose("auto", "cuda").mode is best
+
+    @pytest.mark.parametrize(
+        ("options", "engine"),
+        [
+            ({"engine_options": {"noise": "torch"}, "triton_options": False}, True),
+            ({"engine_options": {}, "triton_options": True}, False),
+            ({"engine_options": {}, "triton_options": False, "model": SimpleNamespace(audio_tokenizer=None)}, False),
+        ],
+    )
+    def test_takes_what_suits_the_options(
+        self, options: dict[str, Any], engine: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whichever of the two ranks first."""
+        monkeypatch.setattr(availability, "check_device", lambda device: "cuda")
+        monkeypatch.setattr(availability, "unavailable_reason", lambda mode, device: None)
+        for rank in (1, 70):
+            monkeypatch.setitem(MODES, "turbo", replace(MODES["turbo"], rank=rank))
+            choice = choose("auto", "cuda", partial(unsuited, **options))
+            assert choice.mode.engine is engine
+            best = max((m for m in MODES.values() if m.engine is engine), key=lambda m: m.rank)
+            assert choice.mode == best
+
+    def test_options_that_nothing_here_suits(self) -> None:
+        with pytest.raises(ModeUnavailable, match=r"suits the options; mode \w+ .*: name a mode"):
+            create_runner("auto", device="cpu", noise="torch")
+        with pytest.raises(InputError, match="unknown option 'colour'"):
+            BaseRunner("cpu", mode="auto", colour="pink")
 
     def test_says_why_not_the_faster_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(availability, "check_device", lambda device: "cuda")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, ENGINE_OPTIONS, Mode, get_mode
@@ -90,8 +91,10 @@ def accelerate(
         InputError: the model is patched already, or an option is off.
     """
     # A stand-in for capture needs no GPU, so only the real thing is asked whether it can run.
-    chosen = choose(mode, str(model.device)).mode if capture is None else get_mode(mode)
-    check_options(chosen, engine_options, triton_options=patch_range is not None or not enable_fused_norm)
+    triton_options = patch_range is not None or not enable_fused_norm
+    suits = partial(unsuited, engine_options=engine_options, triton_options=triton_options, model=model)
+    chosen = choose(mode, str(model.device), suits).mode if capture is None else get_mode(mode)
+    check_options(chosen, engine_options, triton_options=triton_options)
     if "_generate_iterative" in model.__dict__:
         raise InputError("this model's decode loop is replaced already: undo() that first")
     parts: list[PatchHandle] = []
@@ -111,6 +114,18 @@ def accelerate(
             part.undo()
         raise
     return Acceleration(chosen, parts)
+
+
+def unsuited(mode: Mode, *, engine_options: dict[str, Any], triton_options: bool, model: Any = None) -> str | None:
+    """Why `auto` passes a mode over: options of another kind of mode, or a model without what it needs."""
+    if mode.engine and triton_options:
+        return "patch_range and enable_fused_norm are not for it"
+    given = sorted(set(engine_options) & set(ENGINE_OPTIONS))
+    if given and not mode.engine:
+        return f"{given[0]} is not for it"
+    if mode.engine and model is not None and (model.audio_tokenizer is None or model.text_tokenizer is None):
+        return "the model has no tokenizers"
+    return None
 
 
 def check_options(mode: Mode, engine_options: dict[str, Any], *, triton_options: bool) -> None:

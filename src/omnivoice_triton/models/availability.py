@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,13 @@ def unavailable_reason(mode: Mode, device: str) -> str | None:
     return None
 
 
-def choose(name: str, device: str) -> Choice:
+def choose(name: str, device: str, unsuited: Callable[[Mode], str | None] = lambda mode: None) -> Choice:
     """The mode called `name` on `device`; `auto` takes the highest-ranked one that can run.
+
+    Args:
+        name: of a mode, or `auto`.
+        device: where.
+        unsuited: why a mode doesn't suit what else was asked, or None: `auto` passes it over.
 
     Raises:
         UnknownMode: no such mode.
@@ -110,7 +116,7 @@ def choose(name: str, device: str) -> Choice:
     kind = torch.device(device).type
     better = ""
     for mode in sorted(MODES.values(), key=lambda m: -m.rank):
-        reason = unavailable_reason(mode, device)
+        reason = unavailable_reason(mode, device) or unsuited(mode)
         # Triton's interpreter and the engine's reference operations are for tests, never what somebody means by fast.
         if reason is None and not (mode.made_for_gpu and kind != "cuda"):
             return Choice(mode, device, f"the fastest that runs on {kind}{better}")
@@ -119,7 +125,8 @@ def choose(name: str, device: str) -> Choice:
             if reason
             else f"; mode {mode.name} is fast on an NVIDIA GPU only"
         )
-    raise ModeUnavailable("no mode can run here")  # base always can
+    # base always can, so it was what else was asked
+    raise ModeUnavailable(f"no mode that auto would take on {kind} suits the options{better}: name a mode")
 
 
 def resolve_dtype(dtype: Any, device: str) -> torch.dtype:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -64,9 +65,10 @@ class BaseRunner:
         graph_budget_mb: int = DEFAULT_GRAPH_BUDGET_MB,
         **engine_options: Any,
     ) -> None:
-        from omnivoice_triton.models.acceleration import check_options
+        from omnivoice_triton.models.acceleration import check_options, unsuited
 
-        choice = choose(mode if mode is not None else self.default_mode, device)
+        suits = partial(unsuited, engine_options=engine_options, triton_options=patch_range is not None)
+        choice = choose(mode if mode is not None else self.default_mode, device, suits)
         self.mode: Mode = choice.mode
         self.reason = choice.reason
         self.device = choice.device
