@@ -25,6 +25,7 @@ LAYERS = {
     "bench": 5,
     "verify": 5,
     "doctor": 5,
+    "ui": 5,
     "cli": 6,
     "__main__": 7,
     "__init__": 7,

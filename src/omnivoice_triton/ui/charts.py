@@ -1,0 +1,87 @@
+"""Plotly figures: sound and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+Samples = npt.NDArray[np.float32]
+
+POINTS = 1200
+"""Of a waveform: about two a pixel."""
+WINDOW, FLOOR_DB = 1024, -80.0
+
+
+def _plain(figure: go.Figure, height: int) -> go.Figure:
+    figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 8, "b": 8}, legend={"orientation": "h"})
+    return figure
+
+
+def waveform(audio: Samples, rate: int) -> go.Figure:
+    """Least and largest sample of each stretch of time."""
+    size = max(1, -(-len(audio) // (POINTS // 2)))
+    padded = np.pad(audio, (0, -len(audio) % size)).reshape(-1, size) if len(audio) else np.zeros((1, 1), np.float32)
+    seconds = np.repeat(np.arange(len(padded)) * size / rate, 2)
+    envelope = np.stack((padded.min(1), padded.max(1)), 1).reshape(-1)
+    figure = go.Figure(go.Scatter(x=seconds, y=envelope, mode="lines", line={"width": 1}))
+    figure.update_yaxes(range=[-1, 1])
+    figure.update_xaxes(title="s")
+    return _plain(figure, 140)
+
+
+def spectrogram(audio: Samples, rate: int) -> go.Figure:
+    """Magnitudes in dB of Hann windows of 1024 samples, at most 300 of them."""
+    samples = np.pad(audio, (0, max(0, WINDOW - len(audio))))
+    hop = max(256, (len(samples) - WINDOW) // 300 + 1)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::hop] * np.hanning(WINDOW)
+    level = 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1)).T / (WINDOW / 4) + 1e-6)
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.maximum(level, FLOOR_DB)[::2].round(1),
+            x=np.arange(frames.shape[0]) * hop / rate,
+            y=np.fft.rfftfreq(WINDOW, 1 / rate)[::2] / 1000,
+            zmin=FLOOR_DB,
+            zmax=0,
+            showscale=False,
+            colorscale="Viridis",
+        )
+    )
+    figure.update_yaxes(title="kHz")
+    figure.update_xaxes(title="s")
+    return _plain(figure, 180)
+
+
+def bars(series: Mapping[str, Sequence[Mapping[str, Any]]], x: str, title: str) -> go.Figure:
+    """Grouped bars of `median` over row[x], with lines from `p5` to `p95`; one colour a series."""
+    figure = go.Figure()
+    for name, rows in series.items():
+        medians = [row["median"] for row in rows]
+        figure.add_bar(
+            name=name,
+            x=[row[x] for row in rows],
+            y=medians,
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [row.get("p95", m) - m for row, m in zip(rows, medians, strict=True)],
+                "arrayminus": [m - row.get("p5", m) for row, m in zip(rows, medians, strict=True)],
+            },
+        )
+    figure.update_layout(barmode="group")
+    figure.update_yaxes(title=title, rangemode="tozero")
+    return _plain(figure, 420)
+
+
+def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str) -> go.Figure:
+    """Lines with points, x on a logarithmic axis of base 2."""
+    figure = go.Figure()
+    for name, (xs, ys) in series.items():
+        figure.add_scatter(name=name, x=list(xs), y=list(ys), mode="lines+markers")
+        figure.update_xaxes(type="log", dtick=np.log10(2))
+    figure.update_xaxes(title=x_title)
+    figure.update_yaxes(title=y_title, rangemode="tozero")
+    return _plain(figure, 420)

@@ -1,0 +1,65 @@
+"""Loaded runners, few at a time, and reference recordings that users give."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omnivoice_triton import BaseRunner, InputError
+from omnivoice_triton.audio_files import read_reference
+
+MOST_LOADED = 2
+"""A loaded mode holds about 2 GB of GPU memory with the real weights."""
+
+Key = tuple[str, str]
+
+
+class Runners:
+    """Runners by (mode, model); the least recently used is unloaded when there are too many. One call at a time."""
+
+    def __init__(self, most: int = MOST_LOADED, make: Callable[..., Any] | None = None) -> None:
+        self._most = most
+        self._make = make or BaseRunner
+        self._loaded: OrderedDict[Key, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def loaded(self) -> tuple[Key, ...]:
+        """What is loaded, least recently used first."""
+        return tuple(self._loaded)
+
+    @contextmanager
+    def borrow(self, mode: str, model: str) -> Iterator[Any]:
+        """The runner of a mode, loaded; nobody else has one meanwhile."""
+        from omnivoice_triton.checkpoint import resolve_model
+
+        with self._lock:
+            key = (mode, model)
+            if key not in self._loaded:
+                while len(self._loaded) >= self._most:
+                    self._loaded.popitem(last=False)[1].unload_model()
+                runner = self._make(model_id=resolve_model(model or None), mode=mode)
+                runner.load_model()
+                self._loaded[key] = runner
+            self._loaded.move_to_end(key)
+            yield self._loaded[key]
+
+
+def read_upload(name: str, content: bytes) -> tuple[Any, int]:
+    """Samples (channels, T) and rate of an uploaded recording.
+
+    Raises:
+        InputError: it is no audio that a voice can be taken from; the message names the file as the user does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (Path(name).name or "recording")
+        path.write_bytes(content)
+        try:
+            return read_reference(path)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{folder}/", "")) from error

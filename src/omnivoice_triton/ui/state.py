@@ -1,0 +1,26 @@
+"""What all tabs share: the language, and what the sidebar says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omnivoice_triton.ui.words import Words
+
+
+@dataclass(frozen=True)
+class Page:
+    """One run of the page."""
+
+    words: Words
+    model: str
+    """As typed: a directory, a hub id, or nothing."""
+    results: str
+    samples: str
+    doctor: dict[str, Any]
+    """What `omnivoice-triton doctor --json` says."""
+
+    @property
+    def usable(self) -> list[str]:
+        """Modes that can run here."""
+        return [name for name, mode in self.doctor["modes"].items() if mode["runs"]]
