@@ -22,9 +22,9 @@ from omnivoice_triton.engine.codec_graphs import CodecGraphs
 from omnivoice_triton.models import turbo as turbo_module
 from omnivoice_triton.models.acceleration import Acceleration
 from omnivoice_triton.models.availability import choose
+from omnivoice_triton.models.parking import ENCODER_PARTS, HostEmbedding
 from omnivoice_triton.models.seeding import seeded
 from omnivoice_triton.models.turbo import TurboHandle, install_turbo, item_seed
-from omnivoice_triton.models.voices import ENCODER_PARTS
 from tests.models.helpers import Standin, canvas, load_upstream
 
 FAST: dict[str, Any] = {"num_step": 3, "duration": 0.6}
@@ -423,9 +423,55 @@ class TestWithoutTheReferenceEncoder:
 
         model = load_upstream(tiny)
         attributes = dict(model.__dict__)
-        monkeypatch.setattr("omnivoice_triton.models.voices.ENCODER_PARTS", ("acoustic_encoder", "ear"))
+        monkeypatch.setattr("omnivoice_triton.models.parking.ENCODER_PARTS", ("acoustic_encoder", "ear"))
         with pytest.raises(UpstreamChanged, match="no ear"):
             install_turbo(model, reference_encoder=False, **SMALL)
+        assert model.__dict__ == attributes
+
+
+class TestTextEmbeddingOnTheHost:
+    def test_nothing_sounds_otherwise_and_undo_is_exact(self, tiny: Path) -> None:
+        model = load_upstream(tiny)
+        inputs = canvas(model)
+        parameter, weight = model.llm.embed_tokens.weight, model.llm.embed_tokens.weight.detach().clone()
+        names, attributes = list(dict(model.named_parameters())), dict(model.__dict__)
+        with torch.inference_mode():
+            before = model(**inputs).logits
+        keys = list(model.state_dict())
+        with accelerate(model, "turbo", **SMALL):
+            torch.manual_seed(1)
+            want = model.generate(text=[TEXT, "Two."], **FAST)
+        with accelerate(model, "turbo", host_embedding=True, **SMALL) as handle:
+            embedding = model.llm.embed_tokens
+            assert type(embedding) is HostEmbedding
+            assert embedding.weight.data_ptr() == handle.turbo.engine.weights.text_embedding.data_ptr()
+            assert parameter.numel() == 0  # the device's copy is gone
+            assert sorted(model.state_dict()) == sorted(keys)
+            torch.manual_seed(1)
+            for got, wanted in zip(model.generate(text=[TEXT, "Two."], **FAST), want, strict=True):
+                assert np.array_equal(got, wanted)
+            with torch.inference_mode():
+                assert torch.equal(model(**inputs).logits, before)
+        assert type(model.llm.embed_tokens) is torch.nn.Embedding
+        assert model.llm.embed_tokens.weight is parameter
+        assert torch.equal(parameter, weight)
+        assert sorted(dict(model.named_parameters())) == sorted(names)
+        assert model.__dict__ == attributes
+        assert not model.llm.embed_tokens._buffers
+        with torch.inference_mode():
+            assert torch.equal(model(**inputs).logits, before)
+
+    def test_another_embedding_is_refused_and_left_alone(self, tiny: Path) -> None:
+        from omnivoice_triton import UpstreamChanged
+
+        class Scaled(torch.nn.Embedding):
+            pass
+
+        model = load_upstream(tiny)
+        attributes = dict(model.__dict__)
+        model.llm.embed_tokens.__class__ = Scaled
+        with pytest.raises(UpstreamChanged, match="not a plain embedding"):
+            install_turbo(model, host_embedding=True, **SMALL)
         assert model.__dict__ == attributes
 
 
@@ -437,6 +483,7 @@ class TestBadInput:
             ({"codec_precision": "fp8"}, "unknown codec precision 'fp8'"),
             ({"max_rows": 100}, "max_rows must be a multiple of 64, not 100"),
             ({"reference_encoder": "no"}, "reference_encoder must be True or False, not 'no'"),
+            ({"host_embedding": 1}, "host_embedding must be True or False, not 1"),
             ({"max_items": 0}, "max_items must be a whole number of at least 1, not 0"),
             ({"patch_range": (0, 1)}, "patch_range and enable_fused_norm are for modes that patch"),
             ({"max_row": 64}, "unknown runner option 'max_row': there are patch_range"),
@@ -446,7 +493,9 @@ class TestBadInput:
         with pytest.raises(InputError, match=complaint):
             create_runner("turbo", device="cpu", **options)
 
-    @pytest.mark.parametrize("name", ["noise", "max_rows", "max_items", "codec_precision", "reference_encoder"])
+    @pytest.mark.parametrize(
+        "name", ["noise", "max_rows", "max_items", "codec_precision", "reference_encoder", "host_embedding"]
+    )
     def test_engine_options_are_for_turbo(self, name: str, tiny: Path) -> None:
         with pytest.raises(InputError, match=f"{name} is for mode turbo, not base"):
             create_runner("base", device="cpu", **{name: 64})
@@ -654,6 +703,24 @@ class TestOnAGpu:
             return float((x - true).norm() / true.norm())
 
         assert error(got) < max(1.25 * error(base), 1e-5)
+
+    def test_with_the_text_embedding_on_the_host(self, tiny: Path) -> None:
+        model = load_upstream(tiny, "cuda", torch.float16)
+        inputs = canvas(model)
+        weight = model.llm.embed_tokens.weight.detach().clone()
+        with torch.inference_mode():
+            before = model(**inputs).logits
+        sounds = []
+        for host in (False, True):
+            with accelerate(model, "turbo", host_embedding=host, **SMALL):
+                torch.manual_seed(1)
+                sounds.append(model.generate(text=TEXT, duration=1.0, num_step=4)[0])
+                assert model.device.type == "cuda"
+                assert model.llm.embed_tokens.weight.device.type == ("cpu" if host else "cuda")
+                with torch.inference_mode():
+                    assert torch.equal(model(**inputs).logits, before)
+        assert np.array_equal(*sounds)
+        assert torch.equal(model.llm.embed_tokens.weight, weight)
 
     def test_without_the_reference_encoder(self, tiny: Path) -> None:
         """Its weights leave the device, speaking goes on, and undo brings them back."""

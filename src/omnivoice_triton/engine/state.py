@@ -135,13 +135,22 @@ class DecodeState:
         sent = self._upload(np.concatenate(parts, dtype=np.int64))
         rows, at, text_ids, text_rows, reference_rows, frames = torch.tensor_split(sent, np.cumsum(sizes).tolist())
         self.slots.index_copy_(0, at, rows.view(torch.int32).view(len(slots), -1))
-        self.prompt.index_copy_(0, text_rows, torch.nn.functional.embedding(text_ids, self._weights.text_embedding))
+        self.prompt.index_copy_(0, text_rows, self._embed_text(text_ids, prompts))
         references = [prompt.reference for prompt in prompts if prompt.reference is not None]
         if references:
             codes = torch.cat([_on_device(each, self.prompt.device) for each in references], dim=1).T
             table = self._weights.audio_embedding
             self.prompt.index_copy_(0, reference_rows, engine_reference.embed_frames(codes, table))
         self.canvas.index_fill_(0, frames, self._weights.shape.mask_id)
+
+    def _embed_text(self, text_ids: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """[N, H] on the device; the table may be in the host's memory, and then its rows are sent."""
+        table = self._weights.text_embedding
+        if table.device == text_ids.device:
+            return torch.nn.functional.embedding(text_ids, table)
+        ids = torch.from_numpy(np.concatenate([prompt.text_ids for prompt in prompts]))
+        rows = torch.nn.functional.embedding(ids, table)
+        return rows.pin_memory().to(text_ids.device, non_blocking=True)
 
     def _upload(self, values: npt.NDArray[np.int32] | npt.NDArray[np.int64]) -> torch.Tensor:
         return upload(values, self.canvas.device)

@@ -47,7 +47,8 @@ class BaseRunner:
         graph_budget_mb: what the CUDA graphs may hold together; of mode turbo, those of the codec.
         **engine_options: for mode turbo: `noise` (`philox`, or `torch` for upstream's draws), `max_rows` and
             `max_items` that may run together, `codec_precision`, and `reference_encoder` (False keeps the part that
-            encodes recordings, 0.7 GB, off the GPU: only saved voices can be cloned then).
+            encodes recordings, 0.7 GB, off the GPU: only saved voices can be cloned then) and `host_embedding` (True
+            keeps 0.3 GB more off it).
 
     Usable as a context manager (loads on entry, unloads on exit) and from several threads (calls take turns).
     """

@@ -24,9 +24,9 @@ from omnivoice_triton.engine.engine import DEFAULT_MAX_ITEMS, DEFAULT_MAX_ROWS, 
 from omnivoice_triton.engine.finish import Decoded, Finisher
 from omnivoice_triton.engine.noise import check_noise, draw_seed
 from omnivoice_triton.models.handle import PatchHandle
+from omnivoice_triton.models.parking import park_encoder, park_text_embedding
 from omnivoice_triton.models.progress import Progress, chunk_texts
 from omnivoice_triton.models.seam import mark_changed
-from omnivoice_triton.models.voices import park_encoder
 from omnivoice_triton.speech import InputError, UpstreamChanged
 
 DEFAULT_CODEC_BUDGET_MB = 384
@@ -43,9 +43,9 @@ def check_engine_values(options: dict[str, Any]) -> None:
     precision = options.get("codec_precision", "tf32")
     if precision not in PRECISIONS:
         raise InputError(f"unknown codec precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    encoder = options.get("reference_encoder", True)
-    if not isinstance(encoder, bool):
-        raise InputError(f"reference_encoder must be True or False, not {encoder!r}")
+    for name in ("reference_encoder", "host_embedding"):
+        if not isinstance(options.get(name, False), bool):
+            raise InputError(f"{name} must be True or False, not {options[name]!r}")
     for name in ("max_rows", "max_items"):
         value = options.get(name, GRANULE)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -347,6 +347,7 @@ def install_turbo(
     max_items: int = DEFAULT_MAX_ITEMS,
     codec_precision: str = "tf32",
     reference_encoder: bool = True,
+    host_embedding: bool = False,
     codec_budget_mb: int = DEFAULT_CODEC_BUDGET_MB,
     codec_capture: Capture | None = None,
     warm: bool = False,
@@ -362,6 +363,7 @@ def install_turbo(
         codec_precision: `tf32` as upstream, `fp32` or `bf16`.
         reference_encoder: whether recordings can be cloned. False moves what encodes them, 0.7 GB, to the host's
             memory until `undo()`; `ref_audio` then raises InputError, saved voices work as ever.
+        host_embedding: keep the text embedding, 0.3 GB of which a request reads some dozen rows, in the host's memory.
         codec_budget_mb: memory that the codec's graphs may hold, in MB.
         codec_capture: stand-in for the codec's CUDA capture, for tests.
         warm: capture everything now, rather than in the first generate().
@@ -377,6 +379,7 @@ def install_turbo(
             "max_items": max_items,
             "codec_precision": codec_precision,
             "reference_encoder": reference_encoder,
+            "host_embedding": host_embedding,
         }
     )
     missing = [name for name in _USED if not callable(getattr(type(model), name, None))]
@@ -396,6 +399,11 @@ def install_turbo(
     try:
         if not reference_encoder:
             handle.on_undo(park_encoder(model))
+        if host_embedding:
+            handle.on_undo(park_text_embedding(model))
+            engine.weights.text_embedding = model.llm.embed_tokens.weight
+        if engine.device.type == "cuda" and (host_embedding or not reference_encoder):
+            torch.cuda.empty_cache()
         if warm:
             handle.warmup()
     except BaseException:

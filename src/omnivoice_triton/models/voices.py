@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from omnivoice_triton.audio_files import check_reference, read_reference
+from omnivoice_triton.models.parking import check_encoder
 from omnivoice_triton.models.request import load_voice
-from omnivoice_triton.speech import DownloadError, InputError, UpstreamChanged
-
-ENCODER_PARTS = ("acoustic_encoder", "encoder_semantic", "decoder_semantic", "semantic_model", "fc", "fc1")
-"""Parts of the codec that speaking doesn't need: 178 of 201 M weights, in float32."""
+from omnivoice_triton.speech import DownloadError, InputError
 
 MAX_SAVED_VOICES = 64
 
@@ -71,8 +68,7 @@ def encode_voice(
     """
     import torch
 
-    if model.__dict__.get("create_voice_clone_prompt") is _refuse:
-        _refuse()
+    check_encoder(model)
     if isinstance(ref_audio, str | Path):
         samples, rate = read_reference(ref_audio)
     else:
@@ -93,45 +89,6 @@ def encode_voice(
             return model.create_voice_clone_prompt((samples, rate), ref_text, preprocess_prompt=preprocess_prompt)
         except ValueError as error:
             raise InputError(f"the reference audio can't be used: {' '.join(str(error).split())}") from error
-
-
-def park_encoder(model: Any) -> Callable[[], None]:
-    """Move what only encodes references to the host's memory; returns what brings it back, bit for bit.
-
-    Until then `create_voice_clone_prompt` raises InputError.
-
-    Raises:
-        UpstreamChanged: the codec has other parts.
-    """
-    import torch
-
-    tokenizer = model.audio_tokenizer
-    missing = [name for name in ENCODER_PARTS if not isinstance(getattr(tokenizer, name, None), torch.nn.Module)]
-    if missing:
-        raise UpstreamChanged(f"the codec has no {missing[0]}: install omnivoice>=0.2.1,<0.3")
-    parts = [getattr(tokenizer, name) for name in ENCODER_PARTS]
-    device = tokenizer.device
-
-    def move(to: torch.device) -> None:
-        for part in parts:
-            part.to(to)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def restore() -> None:
-        model.__dict__.pop("create_voice_clone_prompt", None)
-        move(device)
-
-    move(torch.device("cpu"))
-    model.__dict__["create_voice_clone_prompt"] = _refuse
-    return restore
-
-
-def _refuse(*_: Any, **__: Any) -> Any:
-    raise InputError(
-        "reference_encoder=False left nothing here that encodes ref_audio: give voice=, a voice that was saved by "
-        "create_voice(...).save(path) where the encoder is loaded"
-    )
 
 
 def release_encoder_cache(model: Any) -> None:
