@@ -6,7 +6,6 @@ LANGUAGES = {"en": "English", "ko": "한국어", "zh": "中文"}
 
 _TABLE: dict[str, tuple[str, str, str]] = {
     "title": ("OmniVoice on Triton", "OmniVoice on Triton", "OmniVoice on Triton"),
-    "language": ("Language", "언어", "语言"),
     "model": ("Model", "모델", "模型"),
     "model_help": (
         "Directory or hub id. Empty is $OMNIVOICE_TRITON_MODEL, or the built-in tiny model.",
@@ -81,7 +80,6 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "{mode}: {total}단계 중 {done}단계, {seconds:.1f}초",
         "{mode}：第 {done}/{total} 步，{seconds:.1f} 秒",
     ),
-    "done": ("done", "완료", "完成"),
     "time": ("time", "시간", "耗时"),
     "speed_x": ("times real time", "실시간 배속", "实时倍数"),
     "audio_seconds": ("audio", "음성 길이", "音频时长"),

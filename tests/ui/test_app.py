@@ -1,0 +1,249 @@
+"""The dashboard in Streamlit's own test harness: every tab, a sentence, a bad upload, three languages."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+import omnivoice_triton
+from omnivoice_triton import MODES
+from omnivoice_triton.ui import commands, words
+from omnivoice_triton.ui.words import Words
+
+APP = Path(omnivoice_triton.__file__).parent / "ui" / "app.py"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def report_of(passed: bool) -> dict[str, Any]:
+    problems = [] if passed else ["triton_swiglu 5 x 77: y: 0.3 from the twin"]
+    row = {"name": "triton_swiglu 5 x 77", "passed": passed, "problems": problems, "error_to_twin": 1e-7}
+    tier = {
+        "tier": 1, "name": "kernels", "what": "kernels", "passed": passed, "checks": 1, "failed": int(not passed),
+        "seconds": 1.0, "thresholds": {}, "notes": ["on paper"], "problems": problems, "rows": [row], "details": {},
+    }  # fmt: skip
+    return {"kind": "verify", "environment": {}, "device": "cpu", "passed": passed, "results": [tier]}
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The doctor's answer without its seconds; its real one is in `test_doctor_is_asked`."""
+    runs = {name: {"runs": name in ("base", "turbo"), "why": None} for name in MODES}
+    report = {
+        "environment": {
+            "gpus": [], "cpu": {"model": "A processor", "cores": 2}, "memory_gib": 8.0, "os": "Linux",
+            "versions": {"torch": "2", "triton": None}, "commit": None,
+        },
+        "modes": runs,
+        "auto": "base",
+        "model": {"name": "built-in", "weights": "random-tiny", "problem": None},
+    }  # fmt: skip
+    monkeypatch.setattr(commands, "doctor", lambda: report)
+    st.cache_data.clear()
+    return report
+
+
+@pytest.fixture
+def app(doctor: dict[str, Any]) -> AppTest:
+    at = AppTest.from_file(str(APP), default_timeout=120).run()
+    assert not at.exception
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    at.button(key=key).click().run()
+    assert not at.exception, at.exception[0].message
+    return at
+
+
+def recording(seconds: float = 1.0) -> bytes:
+    t = np.arange(int(24_000 * seconds)) / 24_000
+    samples = 0.3 * np.sin(2 * np.pi * 150 * t) * (0.6 + 0.4 * np.sin(18 * t))
+    file = io.BytesIO()
+    soundfile.write(file, samples, 24_000, format="WAV")
+    return file.getvalue()
+
+
+def test_every_tab_is_there_and_nothing_is_wrong(app: AppTest) -> None:
+    assert [tab.label for tab in app.tabs] == ["Overview", "Side by side", "Benchmarks", "Verification", "Samples"]
+    assert not app.error
+    assert {metric.value for metric in app.metric} >= {"A processor", "base", "random-tiny"}
+    assert any("what it says is noise" in caption.value for caption in app.caption)
+    assert len(app.get("plotly_chart")) >= 1  # of the committed results
+
+
+@pytest.mark.parametrize("code", ["ko", "zh"])
+def test_other_languages(app: AppTest, code: str) -> None:
+    app.selectbox(key="language").set_value(code).run()
+    assert not app.exception
+    texts = Words(code)
+    assert app.tabs[1].label == texts("tab_inference")
+    assert app.text_area(key=f"text-{code}").value == words.SENTENCES[code]
+    assert app.button(key="say").label == texts("say_it")
+
+
+def test_a_sentence_in_two_modes(app: AppTest) -> None:
+    app.number_input(key="steps").set_value(4)
+    app.number_input(key="seconds").set_value(1.0)
+    press(app, "say")
+    said = app.session_state["said"]
+    assert [mode for mode, _ in said] == ["base", "turbo"]
+    for mode, speech in said:
+        assert speech.mode == mode
+        assert 1.0 <= speech.audio_s <= 1.5
+        assert np.abs(speech.audio).max() > 0.01
+    assert len(app.get("audio")) == 2
+    assert [metric.label for metric in app.metric].count("times real time") == 2
+    assert not app.error
+
+
+def test_a_designed_voice_and_what_is_missing(app: AppTest) -> None:
+    app.radio(key="voice").set_value("design").run()
+    app.text_input(key="instruct").set_value(" ")
+    press(app, "say")
+    assert [warning.value for warning in app.warning] == ["Describe the voice."]
+    app.text_input(key="instruct").set_value("nonsense, purple")
+    app.multiselect(key="modes").set_value(["base"])
+    press(app, "say")
+    assert len(app.error) == 1
+    assert "purple" in app.error[0].value or "nonsense" in app.error[0].value
+    app.multiselect(key="modes").set_value([])
+    press(app, "say")
+    assert [warning.value for warning in app.warning] == ["Choose at least one mode."]
+
+
+def test_an_upload_that_is_no_audio(app: AppTest) -> None:
+    app.radio(key="voice").set_value("clone").run()
+    press(app, "say")
+    assert "Upload or record a reference" in app.warning[0].value
+    app.file_uploader(key="upload").set_value(("notes.txt", b"these are not samples", "text/plain")).run()
+    assert not app.exception
+    assert len(app.error) == 1
+    assert app.error[0].value.startswith("can't read 'notes.txt' as audio")
+    assert "give a WAV, FLAC, OGG or MP3 file" in app.error[0].value
+
+
+def test_a_cloned_voice(app: AppTest) -> None:
+    app.radio(key="voice").set_value("clone").run()
+    app.multiselect(key="modes").set_value(["base"])
+    app.file_uploader(key="upload").set_value(("me.wav", recording(), "audio/wav"))
+    app.number_input(key="steps").set_value(2)
+    app.number_input(key="seconds").set_value(0.6)
+    press(app, "say")
+    assert [warning.value for warning in app.warning] == ["Write what is said in the recording."]
+    app.text_input(key="transcript").set_value("A tone.")
+    press(app, "say")
+    assert app.session_state["said"][0][1].audio_s > 0.5
+    assert any("1.0 s at 24000 Hz" in caption.value for caption in app.caption)
+
+
+def test_results_of_ones_own_and_comparing(app: AppTest, tmp_path: Path) -> None:
+    mine = json.loads((ROOT / "bench" / "results" / "speed.json").read_text())
+    mine["environment"]["gpus"][0]["name"] = "My GPU"
+    for row in mine["results"]:
+        for key in ("median_ms", "p5_ms", "p95_ms"):
+            row[key] *= 10
+    app.file_uploader(key="add-results").set_value(
+        [("mine.json", json.dumps(mine).encode(), "application/json"), ("bad.json", b"[1]", "application/json")]
+    ).run()
+    assert [error.value for error in app.error] == ["bad.json is no result file: no object with a kind"]
+    app.multiselect(key="result-files").set_value(["speed", "mine"]).run()
+    assert not app.exception
+    captions = [caption.value for caption in app.caption]
+    assert any(value.startswith("mine: My GPU") for value in captions)
+    app.selectbox(key="before").set_value("speed")
+    app.selectbox(key="after").set_value("mine")
+    press(app, "compare")
+    errors = [error.value for error in app.error]
+    assert any("Slower beyond noise" in value and "10.00x" in value for value in errors)
+    assert any("device: " in warning.value and "My GPU" in warning.value for warning in app.warning)
+
+
+def test_every_committed_file_can_be_drawn(app: AppTest) -> None:
+    names = [path.stem for path in sorted((ROOT / "bench" / "results").glob("*.json"))]
+    app.multiselect(key="result-files").set_value(names).run()
+    assert not app.exception
+    assert not app.error
+
+
+def test_a_folder_without_results(app: AppTest, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    app.text_input(key="results").set_value(str(tmp_path)).run()
+    assert not app.exception
+    assert any("broken.json is no result file" in error.value for error in app.error)
+    assert any("No result files found" in info.value for info in app.info)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_verification_shows_its_verdict(app: AppTest, monkeypatch: pytest.MonkeyPatch, passed: bool) -> None:
+    seen: list[list[str]] = []
+
+    def verify(flags: list[str], tell: Any) -> dict[str, Any]:
+        seen.append(flags)
+        tell(1, "triton_swiglu", 0, 2)
+        return report_of(passed)
+
+    monkeypatch.setattr(commands, "verify", verify)
+    app.multiselect(key="tiers").set_value([1])
+    press(app, "verify")
+    assert seen == [["--tier", "1", "--sentences", "2"]]
+    assert [box.value for box in app.success] == (["PASS"] if passed else [])
+    assert ("FAIL" in [box.value for box in app.error]) is not passed
+    metrics = {metric.label: metric.value for metric in app.metric}
+    assert metrics["checks"] == "1"
+    assert metrics["failed"] == str(int(not passed))
+
+
+def test_a_verification_that_breaks(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def verify(flags: list[str], tell: Any) -> dict[str, Any]:
+        raise commands.CommandFailed("no such model")
+
+    monkeypatch.setattr(commands, "verify", verify)
+    press(app, "verify")
+    assert [error.value for error in app.error] == ["The verification could not run: no such model"]
+    assert "report" not in app.session_state
+
+
+def test_samples_side_by_side(app: AppTest, tmp_path: Path) -> None:
+    assert any("No samples found" in info.value for info in app.info)
+    entries = []
+    for mode in ("base", "turbo"):
+        (tmp_path / mode).mkdir()
+        for code in ("en", "ko"):
+            file = f"{mode}/{code}.wav"
+            (tmp_path / file).write_bytes(recording(0.2))
+            entries.append(
+                {
+                    "file": file,
+                    "mode": mode,
+                    "language": code,
+                    "voice": "auto",
+                    "text": code,
+                    "tokens_equal_to_base": 1.0,
+                }
+            )
+    entries.append({"file": "turbo/gone.wav", "mode": "turbo"})
+    (tmp_path / "metadata.json").write_text(json.dumps({"samples": entries}))
+    app.text_input(key="samples").set_value(str(tmp_path)).run()
+    assert not app.exception
+    assert len(app.get("audio")) == 4
+    assert [caption.value for caption in app.caption].count("tokens equal to base: 100.0%") == 4
+    app.selectbox(key="sample-language").set_value("ko").run()
+    assert len(app.get("audio")) == 2
+
+
+def test_a_doctor_that_fails_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> dict[str, Any]:
+        raise commands.CommandFailed("torch can't be imported")
+
+    monkeypatch.setattr(commands, "doctor", broken)
+    st.cache_data.clear()
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert [error.value for error in at.error] == ["torch can't be imported"]

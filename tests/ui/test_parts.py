@@ -1,0 +1,187 @@
+"""The dashboard's parts: texts, charts, files, commands, loaded runners, and its command."""
+
+from __future__ import annotations
+
+import ast
+import json
+import string
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import omnivoice_triton
+from omnivoice_triton import InputError
+from omnivoice_triton.cli import main, ui
+from omnivoice_triton.ui import charts, commands, files, words
+from omnivoice_triton.ui.runners import Runners, read_upload
+
+UI = Path(omnivoice_triton.__file__).parent / "ui"
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+def test_every_text_has_three_languages_and_the_same_fields() -> None:
+    for key, texts in words._TABLE.items():
+        assert len(texts) == len(words.LANGUAGES)
+        assert all(texts), key
+        assert len({frozenset(fields(text)) for text in texts}) == 1, key
+    assert set(words.SENTENCES) == set(words.LANGUAGES)
+
+
+def test_every_text_is_used_and_every_used_text_exists() -> None:
+    used: set[str] = set()
+    prefixes: set[str] = set()
+    for path in UI.glob("*.py"):
+        if path.name == "words.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "func", None)
+            called = name.id if isinstance(name, ast.Name) else getattr(name, "attr", "")
+            if not isinstance(node, ast.Call) or called != "words" or not node.args:
+                continue
+            for part in ast.walk(node.args[0]):
+                if isinstance(part, ast.JoinedStr):
+                    prefixes.add(str(part.values[0].value))  # type: ignore[attr-defined]
+                elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    used.add(part.value)
+    used -= prefixes
+    known = set(words.keys())
+    assert {key for key in used if "_" in key or key in known} <= known | {"_"}, used - known
+    unused = {key for key in known - used if not any(key.startswith(prefix) for prefix in prefixes)}
+    assert not unused
+
+
+def test_waveform_keeps_the_extremes() -> None:
+    audio = np.zeros(240_000, np.float32)
+    audio[123_456], audio[200_000] = 0.9, -0.8
+    figure = charts.waveform(audio, 24_000)
+    values = np.asarray(figure.data[0].y)
+    assert len(values) <= charts.POINTS + 2
+    assert (values.max(), values.min()) == (pytest.approx(0.9), pytest.approx(-0.8))
+    assert figure.data[0].x[int(values.argmax())] == pytest.approx(123_456 / 24_000, abs=0.02)
+    assert len(charts.waveform(np.zeros(0, np.float32), 24_000).data) == 1
+
+
+def test_spectrogram_finds_a_tone() -> None:
+    tone = np.sin(2 * np.pi * 3000 * np.arange(24_000) / 24_000).astype(np.float32)
+    heat = charts.spectrogram(tone, 24_000).data[0]
+    row = int(np.asarray(heat.z).mean(1).argmax())
+    assert heat.y[row] == pytest.approx(3.0, abs=0.05)
+    assert np.asarray(heat.z)[row].max() == pytest.approx(0, abs=1)
+    assert len(charts.spectrogram(np.zeros(10, np.float32), 24_000).data) == 1
+
+
+def test_bars_show_the_range() -> None:
+    rows = [{"case": "a", "median": 10.0, "p5": 8.0, "p95": 15.0}]
+    bar = charts.bars({"turbo": rows}, "case", "ms").data[0]
+    assert (bar.error_y.array[0], bar.error_y.arrayminus[0]) == (5.0, 2.0)
+
+
+def test_turbo_files_can_be_drawn() -> None:
+    cell = {"part": "throughput", "dtype": "fp16", "length_s": 5.0, "mode": "turbo"}
+    case = {"part": "cases", "dtype": "fp16", "mode": "turbo", "case": "en", "median_ms": 2.0, "p5_ms": 1, "p95_ms": 3}
+    document = {"results": [case, *({**cell, "batch": b, "audio_s_per_s": 100.0 * b} for b in (1, 8))]}
+    assert files.throughput_curves(document, "fp16") == {"5 s": ([1, 8], [100.0, 800.0])}
+    assert [row["median"] for row in files.latency_rows(document, "fp16")] == [2.0]
+    assert files.latency_rows(document, "bf16") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("{", "no JSON"), ("[]", "no object"), ('{"kind": "a", "results": [], "environment": {}}', "no results")],
+)
+def test_files_that_are_none_of_ours(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        files.parse(text)
+
+
+def test_folders_by_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(files.RESULTS_VARIABLE, str(tmp_path))
+    assert files.default_folder(files.RESULTS_VARIABLE, "bench", "results") == str(tmp_path)
+    monkeypatch.delenv(files.RESULTS_VARIABLE)
+    assert Path(files.default_folder(files.RESULTS_VARIABLE, "bench", "results")).name == "results"
+    assert files.default_folder(files.RESULTS_VARIABLE, "no", "such") == ""
+    assert files.samples_in(str(tmp_path)) == files.samples_in("") == []
+    (tmp_path / "metadata.json").write_text('{"samples": [{"mode": "x"}]}')
+    assert files.samples_in(str(tmp_path)) == []
+
+
+def test_the_least_recently_used_runner_goes() -> None:
+    events: list[str] = []
+
+    def make(model_id: Any, mode: str) -> Any:
+        return SimpleNamespace(
+            load_model=lambda: events.append(f"load {mode}"), unload_model=lambda: events.append(f"unload {mode}")
+        )
+
+    runners = Runners(2, make)
+    for mode in ("base", "turbo", "base", "triton"):
+        with runners.borrow(mode, ""):
+            pass
+    assert events == ["load base", "load turbo", "unload turbo", "load triton"]
+    assert [mode for mode, _ in runners.loaded] == ["base", "triton"]
+
+
+def test_an_upload_is_named_as_the_user_names_it() -> None:
+    with pytest.raises(InputError, match=r"^can't read 'song\.doc' as audio"):
+        read_upload("song.doc", b"not audio at all")
+    with pytest.raises(InputError, match=r"'empty\.wav' is an empty file"):
+        read_upload("../empty.wav", b"")
+
+
+def test_verify_runs_for_real_with_progress() -> None:
+    told: list[tuple[int, str, int, int]] = []
+    flags = ["--tier", "2", "--modes", "base", "--steps", "1", "--device", "cpu"]
+    report = commands.verify(flags, lambda *step: told.append(step))
+    assert report["passed"] is True
+    assert [tier["tier"] for tier in report["results"]] == [2]
+    assert told
+    assert all(step[0] == 2 for step in told)
+    with pytest.raises(commands.CommandFailed, match="give 1, 2 or 3"):
+        commands.verify(["--tier", "9"], lambda *step: None)
+
+
+def test_doctor_is_asked() -> None:
+    assert commands.doctor()["modes"]["base"]["runs"] is True
+
+
+def prepare(*flags: str) -> tuple[list[str], dict[str, str]]:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    ui.add_arguments(parser)
+    return ui.prepare(parser.parse_args(list(flags)))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    command, environment = prepare("--port", "8600", "--results", str(tmp_path), "--model", "tiny")
+    assert Path(command[4]) == UI / "app.py"
+    assert "--server.port=8600" in command
+    assert "--server.address=localhost" in command
+    assert environment[files.RESULTS_VARIABLE] == str(tmp_path)
+    assert environment["OMNIVOICE_TRITON_MODEL"] == "tiny"
+
+
+def test_bad_flags_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ui", "--port", "0"]) == 2
+    assert "--port must be 1 to 65535" in capsys.readouterr().err
+    assert main(["ui", "--samples", "/nowhere/at/all"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    monkeypatch.setattr(ui.importlib.util, "find_spec", lambda name: None)
+    assert main(["ui"]) == 2
+    assert "pip install 'omnivoice-triton[ui]'" in capsys.readouterr().err
+
+
+def test_a_comparison_through_the_command_line(tmp_path: Path) -> None:
+    row = {"mode": "a", "case": "b", "dtype": "fp16", "median_ms": 2.0, "p5_ms": 1.9, "p95_ms": 2.1, "runs": 3}
+    document = {"kind": "speed", "environment": {}, "results": [row]}
+    slower = json.loads(json.dumps(document).replace("2.0", "9.0").replace("1.9", "8.9").replace("2.1", "9.1"))
+    assert commands.compare(document, slower)["regressions"]
+    assert not commands.compare(document, document)["regressions"]
+    with pytest.raises(commands.CommandFailed, match="kinds differ"):
+        commands.compare(document, {**document, "kind": "other"})
