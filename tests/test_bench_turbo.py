@@ -13,7 +13,15 @@ import pytest
 import torch
 
 from omnivoice_triton import evidence
-from omnivoice_triton.bench import turbo, turbo_cases, turbo_floor, turbo_lengths, turbo_startup, turbo_throughput
+from omnivoice_triton.bench import (
+    turbo,
+    turbo_cases,
+    turbo_floor,
+    turbo_lengths,
+    turbo_memory,
+    turbo_startup,
+    turbo_throughput,
+)
 from omnivoice_triton.checkpoint import make_checkpoint
 from omnivoice_triton.engine.weights import BackboneShape
 from omnivoice_triton.kernels.tables import NO_SOURCE, ROW_SOURCE
@@ -300,8 +308,10 @@ LENGTHS |= {"device_growth_mb": 3.0, "problems": []}
 CELL = {"part": "throughput", "dtype": "fp16", "batch": 8, "length_s": 5.0, "audio_s_per_s": 222.2}
 START = {"part": "startup", "dtype": "fp16", "total_s": 7.0, "on_target": True}
 START |= {f"{stage}_s": 1.0 for stage in turbo_startup.STAGES}
+HELD = {"part": "memory", "dtype": "fp16", "variant": "default", "peak_vram_mb": 2111.0, "device_used_mb": 2345.0}
+HELD |= {"target_mb": 2400.0, "on_target": True}
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "cases": [CASE, SPLIT], "lengths": [LENGTHS], "throughput": [CELL], "startup": [START]
+    "cases": [CASE, SPLIT], "lengths": [LENGTHS], "throughput": [CELL], "startup": [START], "memory": [HELD]
 }  # fmt: skip
 
 
@@ -319,9 +329,20 @@ def test_all_parts(gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = tmp_path / "turbo.json"
     assert turbo.main(["--dtypes", "fp16", "--json", str(out)]) == 0
     document = json.loads(out.read_text())
-    assert [row["part"] for row in document["results"]] == ["cases", "cases", "lengths", "throughput", "startup"]
+    parts = ["cases", "cases", "lengths", "throughput", "startup", "memory"]
+    assert [row["part"] for row in document["results"]] == parts
     printed = capsys.readouterr().out
-    for figure in ("21.5", "0.654", "77.7", "50.5", "33333", "222.2", "PASS fp16: 300 lengths, 0 captures", "met"):
+    for figure in (
+        "2345",
+        "21.5",
+        "0.654",
+        "77.7",
+        "50.5",
+        "33333",
+        "222.2",
+        "PASS fp16: 300 lengths, 0 captures",
+        "met",
+    ):
         assert figure in printed
 
 
@@ -364,6 +385,23 @@ def test_refuses_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert evidence.need_gpu is turbo.need_gpu
     assert turbo.main([]) == 2
     assert capsys.readouterr().err == "bench.turbo: this needs an NVIDIA GPU, and torch finds none\n"
+
+
+def test_memory_is_taken_with_the_options_of_each_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def memory(path: Path, dtype: str, mode: str, cases: Any, **options: Any) -> Any:
+        asked.append(options)
+        held = 2500.0 - 700 * (options.get("reference_encoder") is False) - 300 * options.get("host_embedding", False)
+        return {name: {"peak_vram_mb": held - 50, "device_used_mb": held} for name in cases}
+
+    monkeypatch.setattr(turbo_memory, "memory", memory)
+    rows = turbo_memory.measure(Path("model"), "fp16")
+    assert [row["on_target"] for row in rows] == [False, True, True, True]
+    assert asked == [dict(options) for options, _ in turbo_memory.VARIANTS.values()]
+    assert "missed" in turbo_memory.table(rows)[1]
+    for options in asked:
+        BaseRunner("cpu", mode="turbo", **options)  # options that there are
 
 
 def test_a_cell_without_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

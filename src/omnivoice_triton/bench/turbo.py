@@ -4,6 +4,7 @@ cases       the five cases of `turbo_cases`: times of base and turbo, split, flo
 lengths     hundreds of different lengths: no capture, no slow one, no growth, else exit code 1
 throughput  audio seconds per second over batch sizes and lengths
 startup     process start to first audio, by stages
+memory      MB on the GPU, by options that save some
 all         all of these, the default
 
 JSON is written after each part and dtype, every row with its `part`, so an interrupted run keeps what it measured.
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.bench import turbo_cases, turbo_lengths, turbo_startup, turbo_throughput
+from omnivoice_triton.bench import turbo_cases, turbo_lengths, turbo_memory, turbo_startup, turbo_throughput
 from omnivoice_triton.bench.harness import arguments
 from omnivoice_triton.bench.turbo_floor import MEASURED_PEAK_TFLOPS
 from omnivoice_triton.config import MODES
@@ -31,6 +32,7 @@ PARTS: dict[str, Callable[[list[Row]], list[str]]] = {
     "lengths": turbo_lengths.table,
     "throughput": turbo_throughput.table,
     "startup": turbo_startup.table,
+    "memory": turbo_memory.table,
 }
 """Name of each part, and how its rows are printed."""
 
@@ -46,6 +48,8 @@ def measure(part: str, path: Path, dtype: str, options: argparse.Namespace) -> l
         return turbo_lengths.measure(path, dtype, 40 if quick else 300)
     if part == "throughput":
         return turbo_throughput.measure(path, dtype, 1 if quick else 3, quick)
+    if part == "memory":
+        return turbo_memory.measure(path, dtype)
     return turbo_startup.measure(path, dtype, 1 if quick else 3)
 
 
@@ -62,7 +66,7 @@ def failures(rows: list[Row]) -> list[str]:
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
     """Command line; argparse exits with 2 on what it can't use."""
-    parser = arguments("turbo beside base: times, floors, lengths, throughput, startup", runs=15)
+    parser = arguments("turbo beside base: times, floors, lengths, throughput, startup, memory", runs=15)
     parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--modes", nargs="+", default=["turbo"], choices=list(MODES), help="beside base, in cases")
     parser.add_argument("--quick", action="store_true", help="fewer cases, lengths, cells and runs")

@@ -232,15 +232,15 @@ def with_voice(cases: Mapping[str, Case], runner: BaseRunner) -> Iterator[tuple[
             yield name, keywords
 
 
-def memory(path: Path, dtype: str, mode: str, cases: Mapping[str, Case]) -> dict[str, Row]:
-    """Peak of each case, and what the device holds after it, with this mode alone loaded."""
+def memory(path: Path, dtype: str, mode: str, cases: Mapping[str, Case], **options: Any) -> dict[str, Row]:
+    """Peak of each case, and what the device holds after it, with this mode alone loaded, given its `options`."""
     import torch
 
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     free_before = torch.cuda.mem_get_info()[0]
     rows = {}
-    with BaseRunner(device="cuda", model_id=path, dtype=dtype, mode=mode) as runner:
+    with BaseRunner(device="cuda", model_id=path, dtype=dtype, mode=mode, **options) as runner:
         for name, keywords in with_voice(cases, runner):
             torch.cuda.empty_cache()
             runner.generate(seed=0, **{**keywords, "num_step": 4})  # buffers don't depend on the number of steps
