@@ -47,8 +47,12 @@ class GraphPool:
         self._tidy = tidy
         self._pool: Any = None
 
-    def __call__(self, run: Callable[[], T]) -> tuple[Replayable, T]:
+    def __call__(self, run: Callable[[], T], rehearse: Callable[[], object] | None = None) -> tuple[Replayable, T]:
         """Run `run` to compile kernels and make library handles, which can't be done while capturing; then capture it.
+
+        Args:
+            run: what to capture.
+            rehearse: run this before instead: something shorter that launches the same kernels.
 
         Returns:
             The graph and what the captured run returned: tensors in the pool, rewritten by each replay.
@@ -57,7 +61,7 @@ class GraphPool:
         graph = torch.cuda.CUDAGraph()
         with _one_at_a_time, torch.cuda.stream(stream):
             stream.wait_stream(current)
-            run()
+            (rehearse or run)()
             stream.synchronize()
             if self._tidy:
                 torch.cuda.empty_cache()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,7 +52,7 @@ class StepRunner:
                 name: self._flat[bucket][offset : offset + int(np.prod(shape))].view(shape)
                 for name, (offset, shape) in bucket.spans.items()
             }
-        self.graphs = StepGraphs(self.enqueue, grid.buckets, capture)
+        self.graphs = StepGraphs(self.enqueue, grid.buckets, capture, self.rehearse)
         self.layout: Layout | None = None
         self._company: tuple[int, ...] = ()
         self.steps_ahead = STEPS_AHEAD
@@ -58,14 +60,26 @@ class StepRunner:
 
     def enqueue(self, bucket: Bucket) -> None:
         """All kernels of one step: embed, network, score, select. This is what a graph holds."""
+        self._enqueue(bucket, self.backbone)
+
+    def rehearse(self, bucket: Bucket) -> None:
+        """As `enqueue`, with two layers: those between the first and the last launch no other kernels."""
+        weights = copy(self.backbone.weights)
+        weights.layers = weights.layers[:2]
+        weights.shape = replace(weights.shape, layers=len(weights.layers))
+        backbone = copy(self.backbone)
+        backbone.weights = weights
+        self._enqueue(bucket, backbone)
+
+    def _enqueue(self, bucket: Bucket, backbone: Backbone) -> None:
         tables, state = self._tables[bucket], self.state
-        logits = self.backbone.run(bucket, tables, state.prompt, state.canvas)
+        logits = backbone.run(bucket, tables, state.prompt, state.canvas)
         tokens, scores = state.tokens[: bucket.rows], state.scores[: bucket.rows]
         uniforms = {}
         if self.uniforms is not None:
             uniforms["position_uniforms"] = self.uniforms.position[: bucket.rows]
             uniforms["class_uniforms"] = self.uniforms.classes[: bucket.rows]
-        ops = self.backbone.ops
+        ops = backbone.ops
         ops.score_cells(logits, tables["targets"], state.canvas, state.slots, tokens=tokens, scores=scores, **uniforms)
         ops.select_cells(tables["items"], tables["targets"], tokens, scores, canvas=state.canvas, slots=state.slots)
 

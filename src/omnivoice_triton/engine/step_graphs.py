@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -24,8 +25,14 @@ class Replayable(Protocol):
         """Run it again, on whatever the buffers hold now."""
 
 
-Capture = Callable[[Callable[[], None]], Replayable]
-"""Turns a function that enqueues work into something that repeats that work."""
+Run = Callable[[], None]
+
+
+class Capture(Protocol):
+    """Turns a function that enqueues work into something that repeats that work."""
+
+    def __call__(self, run: Run, rehearse: Run | None = None, /) -> Replayable:
+        """Capture `run`, once `rehearse` (or itself) has launched all of its kernels."""
 
 
 class _Eager:
@@ -36,7 +43,7 @@ class _Eager:
         self._run()
 
 
-def run_eagerly(run: Callable[[], None]) -> Replayable:
+def run_eagerly(run: Run, rehearse: Run | None = None, /) -> Replayable:
     """A stand-in for capture: calls the function at each replay."""
     return _Eager(run)
 
@@ -47,9 +54,9 @@ class CudaCapture:
     def __init__(self, device: torch.device) -> None:
         self._pool = GraphPool(device, tidy=False)
 
-    def __call__(self, run: Callable[[], None]) -> Replayable:
+    def __call__(self, run: Run, rehearse: Run | None = None, /) -> Replayable:
         """Warm up and capture."""
-        return self._pool(run)[0]
+        return self._pool(run, rehearse)[0]
 
 
 class StepGraphs:
@@ -59,10 +66,18 @@ class StepGraphs:
         run: enqueues one step of a bucket on the current stream.
         buckets: every shape that may be asked for.
         capture: how to capture.
+        rehearse: launches every kernel of a bucket's step, in less time; by default `run`.
     """
 
-    def __init__(self, run: Callable[[Bucket], None], buckets: Sequence[Bucket], capture: Capture) -> None:
+    def __init__(
+        self,
+        run: Callable[[Bucket], None],
+        buckets: Sequence[Bucket],
+        capture: Capture,
+        rehearse: Callable[[Bucket], None] | None = None,
+    ) -> None:
         self._run = run
+        self._rehearse = rehearse if rehearse is not None else run
         self._buckets = tuple(buckets)
         self._capture = capture
         self._graphs: dict[Bucket, Replayable] = {}
@@ -80,7 +95,9 @@ class StepGraphs:
         started = time.perf_counter()
         for bucket in sorted(self._buckets, key=lambda b: -b.rows):
             if bucket not in self._graphs:
-                self._graphs[bucket] = self._capture(lambda bucket=bucket: self._run(bucket))  # type: ignore[misc]
+                # The first runs as it is: whatever is made once for each layer is made then.
+                rehearse = partial(self._rehearse, bucket) if self.captures else None
+                self._graphs[bucket] = self._capture(partial(self._run, bucket), rehearse)
                 self.captures += 1
         self.warmup_s += time.perf_counter() - started
 
