@@ -186,8 +186,8 @@ def _peak(measured: Measured, start: int, end: int, block: int) -> int:
 
 
 def _whole(value: float) -> int:
-    """`_to_int16` of one sample."""
-    return int(_to_int16(np.array([value], dtype=np.float32))[0])
+    """`_to_int16` of one float32 sample: times a power of two is exact in any precision."""
+    return int(min(max(value * _FULL_SCALE, -_FULL_SCALE), _FULL_SCALE - 1))
 
 
 def _scale_whole(whole: Float32, out: Float32, peak: int, ref_rms: float | None) -> None:

@@ -95,6 +95,7 @@ class TurboHandle(PatchHandle):
         super().__init__("turbo", {"methods": len(_BOUND)})
         self._parts: tuple[Any, Engine, CodecDecoder, CodecGraphs | None] | None = (model, engine, decoder, graphs)
         self._finisher = Finisher(model.sampling_rate)
+        self._frame_rate: int = model.audio_tokenizer.config.frame_rate  # transformers takes 25 us to look it up
         self._calls = threading.local()
         self._sounding = threading.RLock()  # codec graphs and the finisher serve one thread at a time
         self._warm = False
@@ -211,7 +212,7 @@ class TurboHandle(PatchHandle):
 
     def _decode_in_upstreams_order(self, model: Any, task: Any, config: Any) -> list[list[torch.Tensor]]:
         """Chunks of each item, one decode loop after the other: `torch` noise is drawn in that order."""
-        short, long = task.get_indices(config, model.audio_tokenizer.config.frame_rate)
+        short, long = task.get_indices(config, self._frame_rate)
         call = self._call
         call.wave = 0
         call.waves = bool(short) + max((len(chunk_texts(model, task, i, config)) for i in long), default=0)
@@ -232,7 +233,7 @@ class TurboHandle(PatchHandle):
         """
         call = self._call
         root = draw_seed(None) if call.seed is None else call.seed
-        _, long = task.get_indices(config, model.audio_tokenizer.config.frame_rate)
+        _, long = task.get_indices(config, self._frame_rate)
         texts = {item: chunk_texts(model, task, item, config) for item in long}
         now: list[_Piece] = []
         later: list[tuple[int, int]] = []
