@@ -641,6 +641,18 @@ def test_a_changed_upstream_is_refused(model: Any, monkeypatch: pytest.MonkeyPat
         install_turbo(model)
 
 
+def waits_of(run: Any) -> int:
+    """How often torch says that the host waited for the device."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(each.message) for each in seen)
+
+
 @pytest.mark.gpu
 class TestOnAGpu:
     DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -749,16 +761,11 @@ class TestOnAGpu:
             runner.warmup()
             prompt = VoiceClonePrompt(voice, "A tone.", 0.2)
             for text, options in ((TEXT, {}), ([TEXT, "Two.", "And three."], {"voice": prompt})):
-                runner.generate(text, duration=2.0, num_step=4, **options)  # looks at the voice's codes
-                with warnings.catch_warnings(record=True) as seen:
-                    warnings.simplefilter("always")
-                    torch.cuda.set_sync_debug_mode("warn")
-                    try:
-                        runner.generate(text, duration=2.0, num_step=4, **options)
-                    finally:
-                        torch.cuda.set_sync_debug_mode("default")
-                waits = [str(each.message) for each in seen if "synchronizing CUDA operation" in str(each.message)]
-                assert len(waits) == 1, waits
+                say = partial(runner.generate, text, duration=2.0, num_step=4, **options)
+                say()  # looks at the voice's codes
+                # What the one wait that is meant counts as is torch's affair.
+                assert waits_of(say) == waits_of(torch.cuda.current_stream().synchronize)
+                assert waits_of(lambda: (torch.zeros(1).cuda(), say())) > waits_of(say)
 
     def test_undo_gives_the_memory_back(self, tiny: Path) -> None:
         model = load_upstream(tiny, "cuda", torch.float16)
