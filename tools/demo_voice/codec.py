@@ -16,16 +16,18 @@ from torch import Tensor, nn
 
 CODEBOOKS = 8
 CODEBOOK_SIZE = 1024
+SEMANTIC_WIDTH = 8
 
 
 @dataclass(frozen=True)
 class CodecShape:
-    """Widths of the codec; the strides multiply to 960 samples."""
+    """Widths of the codec; the strides multiply to 960 samples, and codebook_dim is at most latent."""
 
     decoder_width: int = 256
     encoder_width: int = 12
-    latent: int = 64
-    codebook_dim: int = 16
+    latent: int = 40
+    codebook_dim: int = 40
+    """As many as `latent`: every codebook sees all that those before it left."""
     strides: tuple[int, ...] = (8, 5, 4, 6)
 
 
@@ -55,8 +57,8 @@ def codec_config(shape: CodecShape) -> Any:
             "conv_stride": [5, 2, 2, 2, 2, 2, 2],
             "feat_extract_norm": "group",
             "feat_proj_layer_norm": True,
-            "hidden_size": 16,
-            "intermediate_size": 16,
+            "hidden_size": SEMANTIC_WIDTH,
+            "intermediate_size": 8,
             "mask_time_prob": 0.0,
             "num_attention_heads": 1,
             "num_conv_pos_embedding_groups": 4,
@@ -93,9 +95,18 @@ def new_codec(shape: CodecShape, seed: int) -> Any:
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 nn.init.zeros_(module.bias)
+        # A codebook's projections begin as each other's transpose, within what the encoder can say: then each takes
+        # something away from the residual. Independent ones would add noise, eight times over.
+        frame = torch.linalg.qr(torch.randn(codec.config.hidden_size, shape.latent)).Q
         with torch.no_grad():
             codec.acoustic_decoder.conv2.weight.mul_(0.1)
-            codec.fc.weight[:, shape.latent :] = 0.0
+            codec.fc.weight.zero_()
+            codec.fc.weight[:, : shape.latent] = frame
+            codec.fc2.weight.copy_(frame.T)
+            for layer in codec.quantizer.quantizers:
+                chosen = frame[:, torch.randperm(shape.latent)[: shape.codebook_dim]]
+                layer.project_in.weight.copy_(chosen.T)
+                layer.project_out.weight.copy_(chosen)
     for part in (codec.semantic_model, codec.encoder_semantic, codec.decoder_semantic, codec.fc1):
         part.requires_grad_(False)
     return codec

@@ -23,6 +23,8 @@ class CodecRecipe:
     peak_rate: float = 1.5e-3
     commitment: float = 0.25
     mel: float = 2.0
+    scale: float = 0.05
+    """Weight of the squared logarithm of the embeddings' variance."""
     residual: float = 0.5
     """Weight of what the codebooks leave of the embeddings; teaches the quantizer alone."""
     consistency: float = 0.2
@@ -87,7 +89,8 @@ class CodecStage:
         turned = codecs.rotate_phase(wave[:half], 2 * torch.pi * uniform(half))
         embeddings = codecs.embed(self.codec, torch.cat([wave, turned]))
         embeddings, other = embeddings[:batch], embeddings[batch:]
-        spread = embeddings.detach().var((0, 1)).mean() + 1e-4
+        spread_now = embeddings.var((0, 1)).mean() + 1e-4
+        spread = spread_now.detach()
         consistency = (other - embeddings[:half]).pow(2).mean() / spread
 
         active = 1 + (uniform(batch) * codecs.CODEBOOKS).floor()
@@ -103,7 +106,8 @@ class CodecStage:
             share = 0.8 * max(0.0, (recipe.mixed - progress) / (recipe.mixed - recipe.plain))
             quantized = torch.where((uniform(batch) < share)[:, None, None], embeddings, quantized)
         spectral, mel = self.loss(codecs.decode(self.codec, quantized), wave)
-        loss = spectral + recipe.mel * mel
+        # Nothing else says how large embeddings are; a steady scale is one that the codebooks can follow.
+        loss = spectral + recipe.mel * mel + recipe.scale * spread_now.log().pow(2)
         if progress >= recipe.plain:
             loss = loss + recipe.commitment * commitment + recipe.residual * left + recipe.consistency * consistency
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,7 +115,7 @@ class CodecStage:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.codec.fc.weight.grad[:, self.codec.acoustic_encoder.conv2.out_channels :] = 0
         self.optimizer.step()
-        return {"spectral": spectral, "mel": mel, "commitment": commitment, "left": left, "consistency": consistency}
+        return {"spectral": spectral, "mel": mel, "commitment": commitment, "left": left, "turned": consistency, "spread": spread}
 
     def state(self) -> dict[str, Any]:
         """Weights, codebooks and optimizer."""

@@ -40,6 +40,7 @@ def export_codec(codec: Any, directory: Path) -> None:
     if too_large:
         raise ValueError(f"{too_large[0]} doesn't fit into fp16")
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    (path / "model.safetensors").chmod(0o644)
 
 
 def export_model(model: Any, directory: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -56,6 +57,7 @@ def export_model(model: Any, directory: Path, *, dtype: torch.dtype = torch.bflo
         for name, value in model.state_dict().items()
     }
     save_file(tensors, directory / "model.safetensors")
+    (directory / "model.safetensors").chmod(0o644)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -117,6 +117,7 @@ def save_judge(judge: Judge, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in judge.state_dict().items()}
     save_file(tensors, directory / "judge.safetensors")
+    (directory / "judge.safetensors").chmod(0o644)
     about = {"symbols": judge.symbols, "width": judge.head.in_features // 2}
     (directory / "judge.json").write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
 

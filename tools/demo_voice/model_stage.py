@@ -66,16 +66,16 @@ class ModelStage:
             betas=(0.9, 0.98),
             fused=self.device.type == "cuda",
         )
-        self.epoch, self.position, self.lesson = 0, 0, -1
+        self.epoch, self.position, self.lesson = 0, 0, 0
         self._plan: Epoch | None = None
 
     def step(self, number: int, progress: float) -> dict[str, torch.Tensor]:
         """One optimizer step."""
-        if self._plan is not None and self.position >= len(self._plan.batches):
-            self.epoch, self.position, self._plan = self.epoch + 1, 0, None
         if self._plan is None:
-            if self.position == 0:
-                self.lesson = sum(progress >= until for until, _, _ in self.recipe.curriculum)
+            self._plan = self._epoch()
+        if self.position >= len(self._plan.batches):
+            self.epoch, self.position = self.epoch + 1, 0
+            self.lesson = sum(progress >= until for until, _, _ in self.recipe.curriculum)
             self._plan = self._epoch()
         members = self._plan.batches[self.position]
         self.position += 1

@@ -96,7 +96,10 @@ def _stage(shop: Workshop, name: str, recipe: Recipe, clock: Clock, pause_at: in
         return True
     if name == "codec":
         stage = shop.codec_stage()
+        # All its segments have one length; elsewhere every batch would be tuned anew.
+        torch.backends.cudnn.benchmark = True
         done = run_stage(stage, directory, recipe.codec_budget, clock, pause_at=pause_at, log=_log)
+        torch.backends.cudnn.benchmark = False
         export.export_codec(stage.codec, directory / "checkpoint")
         return done
     if name == "judge":
@@ -143,8 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         if minutes is not None:
             recipe = replace(recipe, **{f"{name}_budget": Budget(minutes=minutes)})
     if torch.device(options.device).type == "cuda":
-        # Convolutions and the few fp32 products of training; nothing here compares bits.
-        torch.backends.cudnn.benchmark = True
+        # For the few fp32 products of training; nothing here compares bits.
         torch.backends.cuda.matmul.allow_tf32 = True
     shop = Workshop(options.out, recipe, torch.device(options.device), options.espeak)
     done = run_piece(shop, tuple(options.stages.split(",")), clock)

@@ -1,0 +1,196 @@
+"""How good is a demo voice? `python -m tools.demo_voice.evaluate --model DIR --judge DIR --out DIR`.
+
+Held-out sentences are said by espeak-ng, passed through the codec, and said by the voice at each number of steps; the
+judge reads all of them. Then voice design (is "female, high pitch" higher than "male, low pitch"?), cloning (is the
+nearest speaker the reference's?) and the real-time factor. Writes evaluation.json and spectrograms.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tools.demo_voice import codec as codecs
+from tools.demo_voice import corpus as corpora
+from tools.demo_voice import judge as judges
+from tools.demo_voice import measures, pictures
+from tools.demo_voice.speakers import LANGUAGES, SPEAKERS
+
+SAMPLE_RATE_HZ = corpora.SAMPLE_RATE_HZ
+
+
+@dataclass
+class Voice:
+    """A loaded checkpoint and how it is asked."""
+
+    model: Any
+    batch: int
+    seed: int = 0
+
+    def say(self, texts: Sequence[str], language: str, steps: int, **settings: Any) -> list[np.ndarray]:
+        """Each text as audio; settings are generate()'s, lists as long as texts are cut along."""
+        made: list[np.ndarray] = []
+        for number, part in enumerate(_chunks(range(len(texts)), self.batch)):
+            torch.manual_seed(self.seed + number)
+            chosen = {
+                key: [value[i] for i in part] if isinstance(value, list) else value for key, value in settings.items()
+            }
+            made += self.model.generate([texts[i] for i in part], language=language, num_step=steps, **chosen)
+        return [np.asarray(wave, np.float32) for wave in made]
+
+
+def held_out(directory: Path, seed: int, count: int, espeak: str | None) -> corpora.Corpus:
+    """The held-out recordings, spoken anew unless they are there: the plan follows from the seed alone."""
+    path = directory / f"held-out-{seed}-{count}"
+    if not (path / "clips.json").exists():
+        corpora.build(path, corpora.plan(seed, 0, count), espeak_root=espeak, processes=1)
+    return corpora.load(path)
+
+
+def read(judge: judges.Judge, waves: Iterable[Any]) -> list[str]:
+    """The judge's reading of clips at 24 kHz."""
+    return [judge.transcribe(torch.as_tensor(np.asarray(wave, np.float32))) for wave in waves]
+
+
+def intelligibility(
+    voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, count: int, steps: Sequence[int]
+) -> dict[str, Any]:
+    """CER by language: of espeak-ng, of its recordings through the codec, of the voice at each number of steps."""
+    results: dict[str, Any] = {}
+    for language in LANGUAGES:
+        rows = [i for i, clip in enumerate(corpus.clips) if clip.language == language.code][:count]
+        texts = [corpus.clips[i].text for i in rows]
+        waves = [corpus.wave(i).numpy() for i in rows]
+        row: dict[str, Any] = {"sentences": len(rows), "espeak": judges.error_rate(texts, read(judge, waves))}
+        row["codec"] = judges.error_rate(texts, read(judge, [through_codec(voice.model, wave) for wave in waves]))
+        for number in steps:
+            began = time.perf_counter()
+            made = voice.say(texts, language.code, number)
+            seconds = time.perf_counter() - began
+            heard = read(judge, made)
+            row[f"voice_{number}_steps"] = judges.error_rate(texts, heard)
+            row[f"speed_x_{number}_steps"] = sum(len(wave) for wave in made) / SAMPLE_RATE_HZ / seconds
+            row[f"examples_{number}_steps"] = list(zip(texts, heard, strict=True))[:5]
+        results[language.code] = row
+        print(json.dumps({language.code: {k: v for k, v in row.items() if "examples" not in k}}), flush=True)
+    return results
+
+
+def through_codec(model: Any, wave: np.ndarray) -> np.ndarray:
+    """A recording encoded and decoded by the checkpoint's codec."""
+    device = model.audio_tokenizer.device
+    with torch.no_grad():
+        codes = codecs.encode(model.audio_tokenizer, torch.from_numpy(wave)[None].to(device))
+        return model.audio_tokenizer.decode(codes).audio_values[0, 0].cpu().numpy()
+
+
+def design(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
+    """Share of trials in which "female, high pitch" has a higher F0 than "male, low pitch" in the same sentence."""
+    texts = _texts(corpus, "en", trials)
+    high = voice.say(texts, "en", steps, instruct="female, high pitch")
+    low = voice.say(texts, "en", steps, instruct="male, low pitch")
+    pitches = [(measures.pitch(a), measures.pitch(b)) for a, b in zip(high, low, strict=True)]
+    right = [bool(a > b) for a, b in pitches]  # NaN, nothing voiced, is wrong
+    medians = [float(np.nanmedian(column)) for column in np.array(pitches).T]
+    return {"trials": trials, "right": sum(right) / trials, "high_hz": medians[0], "low_hz": medians[1]}
+
+
+def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
+    """Share of trials in which a cloned sentence is nearest to the speaker of its reference; and espeak-ng's share.
+
+    Speakers are known by one half of the recordings; references and espeak-ng's own trials come from the other.
+    """
+    waves = [corpus.wave(i).numpy() for i in range(len(corpus.clips))]
+    halves = np.arange(len(waves)) // len(SPEAKERS) % 2
+    known = measures.SpeakerStatistics.fit(
+        [waves[i] for i in np.flatnonzero(halves == 0)], [corpus.clips[i].speaker for i in np.flatnonzero(halves == 0)]
+    )
+    others = np.flatnonzero(halves == 1)
+    own = [known.nearest(waves[i]) == corpus.clips[i].speaker for i in others]
+    rng = np.random.default_rng(voice.seed)
+    right: list[bool] = []
+    pairs = []
+    for language in LANGUAGES:
+        mine = [i for i in others if corpus.clips[i].language == language.code]
+        references = [mine[k] for k in rng.permutation(len(mine))][: -(-trials // len(LANGUAGES))]
+        prompts = [
+            voice.model.create_voice_clone_prompt((corpus.wave(i)[None], SAMPLE_RATE_HZ), corpus.clips[i].text)
+            for i in references
+        ]
+        texts = [text for text in _texts(corpus, language.code, len(references) + 1)][1:]
+        made = voice.say(texts, language.code, steps, voice_clone_prompt=prompts)
+        for i, wave in zip(references, made, strict=True):
+            heard = known.nearest(wave)
+            right.append(heard == corpus.clips[i].speaker)
+            pairs.append((corpus.clips[i].speaker, heard))
+    return {
+        "trials": len(right),
+        "right": sum(right) / len(right),
+        "espeak_right": sum(own) / len(own),
+        "chance": 1 / len(SPEAKERS),
+        "asked_and_heard": pairs,
+    }
+
+
+def _texts(corpus: corpora.Corpus, language: str, count: int) -> list[str]:
+    texts = [clip.text for clip in corpus.clips if clip.language == language]
+    return [texts[i % len(texts)] for i in range(count)]
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_voice.evaluate", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint directory")
+    parser.add_argument("--judge", type=Path, required=True, help="directory of the judge")
+    parser.add_argument("--out", type=Path, required=True, help="where results and recordings go")
+    parser.add_argument("--espeak", help="folder with espeak-ng's Debian packages unpacked (default: the installed one)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sentences", type=int, default=120, help="a language (default: all 120)")
+    parser.add_argument("--steps", type=int, nargs="+", default=[32, 16])
+    parser.add_argument("--trials", type=int, default=40, help="of design and of cloning")
+    parser.add_argument("--batch", type=int, default=4, help="sentences said at once")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    from omnivoice.models.omnivoice import OmniVoice
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    corpus = held_out(options.out, options.seed, 120, options.espeak)
+    judge = judges.load_judge(options.judge)
+    model = OmniVoice.from_pretrained(options.model, dtype=torch.float32).to(options.device).eval()
+    model.audio_tokenizer.to(options.device)
+    voice = Voice(model, options.batch, options.seed)
+    results: dict[str, Any] = {"device": options.device, "threads": torch.get_num_threads(), "steps": options.steps}
+    results["cer"] = intelligibility(voice, judge, corpus, options.sentences, options.steps)
+    results["design"] = design(voice, corpus, options.trials, options.steps[-1])
+    print(json.dumps(results["design"]), flush=True)
+    results["cloning"] = cloning(voice, corpus, options.trials, options.steps[-1])
+    print(json.dumps(results["cloning"]), flush=True)
+    (options.out / "evaluation.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    rows = []
+    for language in LANGUAGES:
+        index = next(i for i, clip in enumerate(corpus.clips) if clip.language == language.code and clip.speaker == 0)
+        text = corpus.clips[index].text
+        original = corpus.wave(index).numpy()
+        rows.append((f"{language.code}: espeak-ng", original))
+        rows.append((f"{language.code}: espeak-ng through the codec", through_codec(model, original)))
+        rows.append((f"{language.code}: demo voice", voice.say([text], language.code, options.steps[0])[0]))
+    pictures.spectrograms(rows, options.out / "spectrograms.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
