@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import socket
 import string
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,11 +109,24 @@ def test_folders_by_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv(files.RESULTS_VARIABLE, str(tmp_path))
     assert files.default_folder(files.RESULTS_VARIABLE, "bench", "results") == str(tmp_path)
     monkeypatch.delenv(files.RESULTS_VARIABLE)
-    assert Path(files.default_folder(files.RESULTS_VARIABLE, "bench", "results")).name == "results"
+    monkeypatch.chdir(UI.parents[2])  # of a checkout
+    assert files.default_folder(files.RESULTS_VARIABLE, "bench", "results") == str(Path("bench/results"))
+    monkeypatch.chdir(tmp_path)
+    assert Path(files.default_folder(files.RESULTS_VARIABLE, "bench", "results")).is_absolute()
     assert files.default_folder(files.RESULTS_VARIABLE, "no", "such") == ""
     assert files.samples_in(str(tmp_path)) == files.samples_in("") == []
     (tmp_path / "metadata.json").write_text('{"samples": [{"mode": "x"}]}')
     assert files.samples_in(str(tmp_path)) == []
+
+
+def test_samples_outside_their_folder_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "secret.flac").write_bytes(b"x")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "own.flac").write_bytes(b"x")
+    entries = [{"file": name} for name in ("own.flac", "../secret.flac", str(tmp_path / "secret.flac"))]
+    (inner / "metadata.json").write_text(json.dumps({"samples": entries}))
+    assert [entry["file"] for entry in files.samples_in(str(inner))] == ["own.flac"]
 
 
 def test_the_least_recently_used_runner_goes() -> None:
@@ -165,6 +183,30 @@ def test_the_command(tmp_path: Path) -> None:
     assert "--server.address=localhost" in command
     assert environment[files.RESULTS_VARIABLE] == str(tmp_path)
     assert environment["OMNIVOICE_TRITON_MODEL"] == "tiny"
+
+
+def test_the_server_answers_and_ends_with_its_process() -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "omnivoice_triton", "ui", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5) as answer:
+                        assert answer.read() == b"ok"
+                    break
+                except OSError:
+                    assert server.poll() is None, "the server ended"
+                    assert time.monotonic() < deadline, "no answer within a minute"
+                    time.sleep(0.2)
+        finally:
+            server.terminate()
+            server.wait(30)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("localhost", port)) != 0, "somebody still listens"
 
 
 def test_bad_flags_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,14 +33,11 @@ def run(args: argparse.Namespace) -> int:
         InputError: the extra is missing, or a flag can't be followed.
     """
     command, environment = prepare(args)
-    # Streamlit ends by itself on Ctrl-C, which the whole process group gets.
-    with subprocess.Popen(command, env=environment) as server:
-        try:
-            return server.wait()
-        except BaseException:
-            server.terminate()
-            server.wait()
-            raise
+    sys.stdout.flush()
+    if os.name == "posix":
+        # In place of this process: whoever ends that ends the server, by whatever signal.
+        os.execve(command[0], command, environment)
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def prepare(args: argparse.Namespace) -> tuple[list[str], dict[str, str]]:

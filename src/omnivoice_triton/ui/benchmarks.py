@@ -26,7 +26,10 @@ def draw(page: Page) -> None:
     if not documents:
         st.info(words("no_results"))
         return
-    drawable = [name for name, document in documents.items() if document["kind"] in DRAWN] or list(documents)
+    drawable = sorted(
+        (name for name, document in documents.items() if document["kind"] in DRAWN),
+        key=lambda name: DRAWN.index(documents[name]["kind"]),
+    ) or list(documents)
     chosen = st.multiselect(words("result_files"), list(documents), default=drawable[:1], key="result-files")
     kinds: dict[str, list[str]] = {}
     for name in chosen:

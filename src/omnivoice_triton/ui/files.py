@@ -17,10 +17,12 @@ Row = dict[str, Any]
 
 def default_folder(variable: str, *below: str) -> str:
     """The folder that an environment variable names, or one of this checkout; empty where there is neither."""
-    if named := os.environ.get(variable):
-        return named
-    folder = _CHECKOUT.joinpath(*below)
-    return str(folder) if folder.is_dir() else ""
+    named = os.environ.get(variable)
+    folder = Path(named) if named else _CHECKOUT.joinpath(*below)
+    if not named and not folder.is_dir():
+        return ""
+    here = Path.cwd()
+    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
 
 
 def parse(text: str | bytes) -> Document:
@@ -130,7 +132,7 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> Row:
 
 
 def samples_in(folder: str) -> list[Row]:
-    """Entries of a folder's metadata.json whose file is there, with `path`."""
+    """Entries of a folder's metadata.json whose file is there, with `path`; nothing outside the folder is taken."""
     path = Path(folder) / "metadata.json"
     if not folder or not path.is_file():
         return []
@@ -139,4 +141,9 @@ def samples_in(folder: str) -> list[Row]:
         found = [{**entry, "path": str(Path(folder) / entry["file"])} for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [entry for entry in found if Path(entry["path"]).is_file()]
+    inside = Path(folder).resolve()
+    return [
+        entry
+        for entry in found
+        if Path(entry["path"]).is_file() and Path(entry["path"]).resolve().is_relative_to(inside)
+    ]

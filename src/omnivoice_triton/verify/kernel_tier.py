@@ -23,8 +23,9 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 """Against the twin: norm of the difference over norm of the twin, and largest difference over largest value.
 
 Two ulps in 16 bits; in fp32 what a sum in another order may add up to."""
-FLOOR = {torch.float32: 2e-7, torch.float16: 2e-4, torch.bfloat16: 1.5e-3}
-"""Below this distance from float64 no ratio is taken: half an ulp, as the rounding of the result alone makes it."""
+FLOOR = {torch.float32: 1e-6, torch.float16: 2e-4, torch.bfloat16: 1.5e-3}
+"""Below this distance from float64 no ratio is taken: half an ulp in 16 bits, as the rounding of the result alone makes
+it; in fp32 a few, since a sum's order is the library's business. Kernels with `slack` get as many times that."""
 
 
 def interpret_without_gpu() -> None:
@@ -71,7 +72,7 @@ def compare(
         "twin_error_to_float64": float((want - true).norm() / true_scale),
     }
     allowed = TOLERANCE[dtype] * slack
-    limit = MAX_ERROR_RATIO * max(figures["twin_error_to_float64"], FLOOR[dtype])
+    limit = MAX_ERROR_RATIO * max(figures["twin_error_to_float64"], FLOOR[dtype] * slack)
     wrong = []
     if not figures["error_to_twin"] <= allowed:
         wrong.append(f"{figures['error_to_twin']:.2g} from the twin, wanted at most {allowed:.2g}")

@@ -371,7 +371,10 @@ def run(
 
 
 def save_samples(folder: Path, session: Session, tier: Tier) -> None:
-    """Write every recording as FLAC under its mode, and `metadata.json` with what the dashboard shows of them."""
+    """Write every recording as FLAC under its mode, and `metadata.json` with what the dashboard shows of them.
+
+    Mode turbo speaks with upstream's noise here, so that its tokens are comparable with base's.
+    """
     import json
 
     entries = []
@@ -394,7 +397,13 @@ def save_samples(folder: Path, session: Session, tier: Tier) -> None:
                     "tokens_equal_to_base": one.agreement(theirs),
                 }
             )
-    document = {"model": session.path.name, "dtype": session.dtype, "steps": session.steps, "samples": entries}
+    document = {
+        "model": session.path.name,
+        "dtype": session.dtype,
+        "steps": session.steps,
+        "noise": "torch",
+        "samples": entries,
+    }
     (folder / "metadata.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
