@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from tools.demo_voice import batches, corpus, espeak, judge, measures, tokenizer
 from tools.demo_voice import language_model as lm
 from tools.demo_voice.speakers import SPEAKERS
@@ -44,7 +43,8 @@ def test_numbers_are_spelled_out() -> None:
     ]  # fmt: skip
     assert [korean.spell_native(n) for n in (1, 20, 21, 99)] == ["한", "스무", "스물한", "아흔아홉"]
     assert [chinese.spell(n) for n in (0, 10, 15, 20, 101, 110, 1005, 9999, 20030)] == [
-        "零", "十", "十五", "二十", "一百零一", "一百一十", "一千零五", "九千九百九十九", "两万零三十".replace("两", "二"),
+        "零", "十", "十五", "二十", "一百零一", "一百一十", "一千零五", "九千九百九十九",
+        "二万零三十",
     ]  # fmt: skip
 
 
@@ -65,7 +65,9 @@ def test_no_training_sentence_is_held_out() -> None:
     assert {clip.speaker for clip in trained} == set(range(len(SPEAKERS)))
     assert corpus.plan(3, train=50, held_out=30) == clips[:140]
     assert corpus.plan(4, train=0, held_out=30) != clips[:90]
-    held = [text for code in ("en", "ko", "zh") for text in (c.text for c in clips if c.held_out and c.language == code)]
+    held = [
+        text for code in ("en", "ko", "zh") for text in (c.text for c in clips if c.held_out and c.language == code)
+    ]
     assert all(corpus.estimate_frames(text) >= 50 for text in held)
 
 
@@ -113,8 +115,10 @@ def _batches(material: Any, recipe: batches.PromptRecipe) -> Any:
     epoch = batches.Epoch(clips, np.arange(len(clips)), prompts, recipe, seed=7, rows=1500)
     generator = torch.Generator().manual_seed(0)
     for members in epoch.batches:
-        yield epoch.samples, members, batches.assemble(
-            prompts, frames, starts, codes, epoch.samples, members, recipe, generator
+        yield (
+            epoch.samples,
+            members,
+            batches.assemble(prompts, frames, starts, codes, epoch.samples, members, recipe, generator),
         )
 
 
@@ -200,7 +204,9 @@ def test_masks_hide_targets_only_and_late_codebooks_first() -> None:
     shares = masked.float().sum((0, 2)) / (400 * 40)
     assert bool((shares.diff() > 0).all())
     assert 0.7 < float(shares.mean()) < 0.9  # Most of decoding happens with most cells masked
-    uniform = batches.mask_cells(target, frames, batches.PromptRecipe(sampler_masks=0.0), torch.Generator().manual_seed(0))
+    uniform = batches.mask_cells(
+        target, frames, batches.PromptRecipe(sampler_masks=0.0), torch.Generator().manual_seed(0)
+    )
     assert float(uniform.float().sum() / (400 * 40 * 8)) == pytest.approx(0.5, abs=0.05)
 
 

@@ -1,4 +1,4 @@
-"""The demo voice's training on a made-up corpus of tones: every stage learns, resumes exactly, and the export speaks."""
+"""The demo voice's training on made-up tones: every stage learns, resumes exactly, and the export speaks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from omnivoice_triton.checkpoint import checkpoint_kind, validate_checkpoint
 from tools.demo_voice import codec as codecs
 from tools.demo_voice import corpus as corpora
 from tools.demo_voice import export, judge, pictures, train
@@ -23,6 +21,8 @@ from tools.demo_voice.judge_stage import JudgeRecipe, JudgeStage
 from tools.demo_voice.model_stage import ModelRecipe, ModelStage
 from tools.demo_voice.recipe import Recipe
 from tools.demo_voice.stages import Budget, Clock, run_stage
+
+from omnivoice_triton.checkpoint import checkpoint_kind, validate_checkpoint
 
 SMALL_CODEC = codecs.CodecShape(decoder_width=32, encoder_width=4, latent=8, codebook_dim=8)
 SMALL_MODEL = lm.ModelShape(hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=128)
@@ -137,7 +137,9 @@ def test_judge_reads_what_it_has_heard_and_is_saved(corpus: corpora.Corpus, tmp_
     assert judge.error_rate(texts, [stage.judge.transcribe(corpus.wave(i)) for i in members]) < 0.2
     judge.save_judge(stage.judge, tmp_path)
     loaded = judge.load_judge(tmp_path)
-    assert [loaded.transcribe(corpus.wave(i)) for i in members] == [stage.judge.transcribe(corpus.wave(i)) for i in members]
+    assert [loaded.transcribe(corpus.wave(i)) for i in members] == [
+        stage.judge.transcribe(corpus.wave(i)) for i in members
+    ]
     assert judge.error_rate(texts[:1], [loaded.transcribe(torch.zeros(12000))]) > 0.5  # Silence is no speech
 
 
@@ -221,9 +223,7 @@ def test_a_diverged_stage_stops(tmp_path: Path) -> None:
 def test_from_corpus_to_a_checkpoint_that_speaks(
     corpus: corpora.Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = replace(
-        RECIPE, codec_budget=Budget(steps=4), judge_budget=Budget(steps=2), model_budget=Budget(steps=4)
-    )
+    recipe = replace(RECIPE, codec_budget=Budget(steps=4), judge_budget=Budget(steps=2), model_budget=Budget(steps=4))
     shop = train.Workshop(tmp_path, recipe, torch.device("cpu"), corpus=corpus)
     assert not train.run_piece(shop, train.STAGES, Clock(), pause_at=2)
     assert not (tmp_path / "codes.pt").exists()
@@ -241,7 +241,8 @@ def test_from_corpus_to_a_checkpoint_that_speaks(
     lengths = []
     for mode in ("base", "turbo"):
         path = tmp_path / f"{mode}.wav"
-        assert main(["say", "Hello world.", "--model", str(checkpoint), "--mode", mode, "--num-step", "4", "--seed", "1", "--output", str(path)]) == 0  # fmt: skip
+        flags = ["--mode", mode, "--num-step", "4", "--seed", "1", "--output", str(path)]
+        assert main(["say", "Hello world.", "--model", str(checkpoint), *flags]) == 0
         import soundfile
 
         audio, rate = soundfile.read(path)

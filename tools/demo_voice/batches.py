@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from tools.demo_voice.corpus import Clip
 from tools.demo_voice.language_model import CODEBOOKS, MASK, Batch
 from tools.demo_voice.speakers import SPEAKERS, Speaker
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,9 @@ class Prompts:
         self.style_length = np.array([length for _, length in styles])
         self.tokens = torch.tensor(self._table, dtype=torch.int64, device=device)
 
-    def styles_of(self, clip: np.ndarray, cloned: np.ndarray, rng: np.random.Generator, recipe: PromptRecipe) -> np.ndarray:
+    def styles_of(
+        self, clip: np.ndarray, cloned: np.ndarray, rng: np.random.Generator, recipe: PromptRecipe
+    ) -> np.ndarray:
         """A random style prompt for each clip; `cloned` says which have a reference."""
         count = len(clip)
         named = (rng.random(count) < recipe.language).astype(np.int64)
@@ -191,7 +192,7 @@ class Epoch:
 
 
 def _parts(prompts: Prompts, frames: np.ndarray, clip: np.ndarray, ref: np.ndarray, style: np.ndarray) -> np.ndarray:
-    """Lengths of the eight pieces of each sample: style, <|text_start|>, reference text, space, text, end, codes, codes."""
+    """Lengths of a sample's eight pieces: style, <|text_start|>, reference text, space, text, end, codes, codes."""
     asked, cloned = style >= 0, ref >= 0
     other = np.where(cloned, ref, 0)
     space = cloned & ~prompts.begins_han[clip] & ~prompts.ends_han[other]
@@ -274,9 +275,9 @@ def assemble(
 def mask_cells(target: Tensor, frames: Tensor, recipe: PromptRecipe, generator: torch.Generator) -> Tensor:
     """Which cells (B, 8, S) of the targets (B, S) are hidden.
 
-    Uniform: each cell with a probability drawn per sample from 0 to 1, upstream's rule. As the sampler leaves them: of a
-    random moment t of decoding, 0.1 t / (1 - 0.9 t) of the cells are known, those with the largest Gumbel noise less one
-    for each codebook before theirs: the sampler's scores with layer_penalty_factor / position_temperature = 1.
+    Uniform: each cell with a probability drawn per sample from 0 to 1, upstream's rule. As the sampler leaves them: at
+    a random moment t of decoding, 0.1 t / (1 - 0.9 t) of the cells are known, those with the largest Gumbel noise less
+    one for each codebook before theirs: the sampler's scores, layer_penalty_factor / position_temperature being 1.
     """
     size, length = target.shape
     device = target.device

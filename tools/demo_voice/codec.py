@@ -1,8 +1,8 @@
 """The demo voice's codec: a small HiggsAudioV2TokenizerModel, its training forward and its losses.
 
-Same classes, names and decode graph as the real one: 24 kHz, 25 frames a second, 8 codebooks of 1024. Smaller in width,
-and with four stages in place of five, so that the last still has 16 channels. The HuBERT branch is the smallest that the
-class builds; its columns of `fc` are zero, so codes depend on the acoustic encoder alone.
+Same classes, names and decode graph as the real one: 24 kHz, 25 frames a second, 8 codebooks of 1024. Smaller in
+width, and with four stages in place of five, so that the last still has 16 channels. The HuBERT branch is the smallest
+that the class builds; its columns of `fc` are zero, so codes depend on the acoustic encoder alone.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ class SpectralLoss(nn.Module):
     """
 
     SIZES = (2048, 1024, 512, 256, 128)
-    FLOOR = 1e-3
+    FLOOR = 5e-3
+    """40 dB below a harmonic of speech. A lower one makes most of the loss about how silent silence is."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from tools.demo_voice import codec as codecs
 from tools.demo_voice.corpus import FRAME, Corpus
 from tools.demo_voice.stages import generator, learning_rate, step_seed
@@ -115,7 +114,14 @@ class CodecStage:
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.codec.fc.weight.grad[:, self.codec.acoustic_encoder.conv2.out_channels :] = 0
         self.optimizer.step()
-        return {"spectral": spectral, "mel": mel, "commitment": commitment, "left": left, "turned": consistency, "spread": spread}
+        return {
+            "spectral": spectral,
+            "mel": mel,
+            "commitment": commitment,
+            "left": left,
+            "turned": consistency,
+            "spread": spread,
+        }
 
     def state(self) -> dict[str, Any]:
         """Weights, codebooks and optimizer."""

@@ -7,16 +7,18 @@ Files of a corpus directory: `clips.json` (language, speaker, text, frames of ea
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
 import random
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-
 from tools.demo_voice.espeak import RATE_RANGE, Espeak
 from tools.demo_voice.speakers import DEFAULT_SHARE, LANGUAGES, SPEAKERS, Speaker
 from tools.demo_voice.text import chinese, english, korean
@@ -70,9 +72,22 @@ class Corpus:
 
 def estimate_frames(text: str) -> float:
     """Upstream's estimate of a text's frames without a reference (25 for "Nice to meet you.")."""
-    from omnivoice.utils.duration import RuleDurationEstimator
+    return float(_estimator().estimate_duration(text, "Nice to meet you.", 25))
 
-    return float(RuleDurationEstimator().estimate_duration(text, "Nice to meet you.", 25))
+
+@cache
+def _estimator() -> Any:
+    """Upstream's estimator, from its file: the package would load transformers into every worker."""
+    package = importlib.util.find_spec("omnivoice")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("the package omnivoice is not installed")
+    path = Path(package.submodule_search_locations[0]) / "utils" / "duration.py"
+    spec = importlib.util.spec_from_file_location("_omnivoice_duration", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"can't read {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.RuleDurationEstimator()
 
 
 def plan(seed: int, train: int, held_out: int) -> list[Clip]:
@@ -170,18 +185,27 @@ def build(directory: Path, clips: list[Clip], *, espeak_root: str | Path | None,
 
 def load(directory: Path, device: torch.device | str = "cpu") -> Corpus:
     """Read a corpus and resample it to 24 kHz on the device."""
-    clips = [Clip(**row) for row in json.loads((directory / "clips.json").read_text(encoding="utf-8"))]
     parts = []
     for path in sorted(directory.glob("audio-*.i16")):
         recorded = torch.from_numpy(np.fromfile(path, np.int16)).to(device)
-        parts.append(_resample(recorded))
-    return from_clips(clips, torch.cat(parts))
+        # Some clips at a time, a minute or two: one convolution over a whole shard would be an odd shape to ask for.
+        counts = np.load(_frames_file(path))
+        sizes = [int(part.sum()) * RECORDED_FRAME for part in np.array_split(counts, -(-len(counts) // 25))]
+        parts += [_resample(part) for part in recorded.split(sizes)]
+    return from_clips(load_texts(directory).clips, torch.cat(parts))
+
+
+def load_texts(directory: Path) -> Corpus:
+    """A corpus without its audio: who says what, and which frames are whose."""
+    clips = [Clip(**row) for row in json.loads((directory / "clips.json").read_text(encoding="utf-8"))]
+    lengths = np.array([clip.frames for clip in clips], dtype=np.int64)
+    return Corpus(clips, torch.zeros(0, dtype=torch.int16), np.cumsum(lengths) - lengths)
 
 
 def from_clips(clips: list[Clip], audio: torch.Tensor) -> Corpus:
     """A corpus of audio that is there already: (samples,) int16 at 24 kHz."""
     lengths = np.array([clip.frames for clip in clips], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    starts = np.cumsum(lengths) - lengths
     if int(lengths.sum()) * FRAME != audio.numel():
         raise ValueError(f"clips.json counts {int(lengths.sum())} frames, but the audio has {audio.numel() / FRAME}")
     return Corpus(clips, audio, starts)
@@ -191,7 +215,8 @@ def _resample(recorded: torch.Tensor) -> torch.Tensor:
     """22,050 -> 24,000 Hz; clips begin and end silent, so that running them together does no harm."""
     import torchaudio
 
-    wave = torchaudio.functional.resample(recorded.float(), RECORDED_HZ, SAMPLE_RATE_HZ)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        wave = torchaudio.functional.resample(recorded.float(), RECORDED_HZ, SAMPLE_RATE_HZ)
     return wave.round_().clamp_(-32768, 32767).to(torch.int16)
 
 

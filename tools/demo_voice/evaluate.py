@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from tools.demo_voice import codec as codecs
 from tools.demo_voice import corpus as corpora
 from tools.demo_voice import judge as judges
@@ -62,7 +61,7 @@ def read(judge: judges.Judge, waves: Iterable[Any]) -> list[str]:
 
 
 def intelligibility(
-    voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, count: int, steps: Sequence[int]
+    codec: Any, voice: Voice | None, judge: judges.Judge, corpus: corpora.Corpus, count: int, steps: Sequence[int]
 ) -> dict[str, Any]:
     """CER by language: of espeak-ng, of its recordings through the codec, of the voice at each number of steps."""
     results: dict[str, Any] = {}
@@ -71,8 +70,8 @@ def intelligibility(
         texts = [corpus.clips[i].text for i in rows]
         waves = [corpus.wave(i).numpy() for i in rows]
         row: dict[str, Any] = {"sentences": len(rows), "espeak": judges.error_rate(texts, read(judge, waves))}
-        row["codec"] = judges.error_rate(texts, read(judge, [through_codec(voice.model, wave) for wave in waves]))
-        for number in steps:
+        row["codec"] = judges.error_rate(texts, read(judge, [through_codec(codec, wave) for wave in waves]))
+        for number in steps if voice is not None else ():
             began = time.perf_counter()
             made = voice.say(texts, language.code, number)
             seconds = time.perf_counter() - began
@@ -85,12 +84,11 @@ def intelligibility(
     return results
 
 
-def through_codec(model: Any, wave: np.ndarray) -> np.ndarray:
+def through_codec(codec: Any, wave: np.ndarray) -> np.ndarray:
     """A recording encoded and decoded by the checkpoint's codec."""
-    device = model.audio_tokenizer.device
     with torch.no_grad():
-        codes = codecs.encode(model.audio_tokenizer, torch.from_numpy(wave)[None].to(device))
-        return model.audio_tokenizer.decode(codes).audio_values[0, 0].cpu().numpy()
+        codes = codecs.encode(codec, torch.from_numpy(wave)[None].to(codec.device))
+        return codec.decode(codes).audio_values[0, 0].cpu().numpy()
 
 
 def design(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
@@ -100,7 +98,8 @@ def design(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> dic
     low = voice.say(texts, "en", steps, instruct="male, low pitch")
     pitches = [(measures.pitch(a), measures.pitch(b)) for a, b in zip(high, low, strict=True)]
     right = [bool(a > b) for a, b in pitches]  # NaN, nothing voiced, is wrong
-    medians = [float(np.nanmedian(column)) for column in np.array(pitches).T]
+    voiced = [[value for value in column if not np.isnan(value)] for column in zip(*pitches, strict=True)]
+    medians = [float(np.median(column)) if column else None for column in voiced]
     return {"trials": trials, "right": sum(right) / trials, "high_hz": medians[0], "low_hz": medians[1]}
 
 
@@ -126,7 +125,7 @@ def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> di
             voice.model.create_voice_clone_prompt((corpus.wave(i)[None], SAMPLE_RATE_HZ), corpus.clips[i].text)
             for i in references
         ]
-        texts = [text for text in _texts(corpus, language.code, len(references) + 1)][1:]
+        texts = _texts(corpus, language.code, len(references) + 1)[1:]
         made = voice.say(texts, language.code, steps, voice_clone_prompt=prompts)
         for i, wave in zip(references, made, strict=True):
             heard = known.nearest(wave)
@@ -157,37 +156,46 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, help="checkpoint directory")
     parser.add_argument("--judge", type=Path, required=True, help="directory of the judge")
     parser.add_argument("--out", type=Path, required=True, help="where results and recordings go")
-    parser.add_argument("--espeak", help="folder with espeak-ng's Debian packages unpacked (default: the installed one)")
+    parser.add_argument("--espeak", help="folder with espeak-ng's packages unpacked (default: the installed one)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sentences", type=int, default=120, help="a language (default: all 120)")
     parser.add_argument("--steps", type=int, nargs="+", default=[32, 16])
     parser.add_argument("--trials", type=int, default=40, help="of design and of cloning")
     parser.add_argument("--batch", type=int, default=4, help="sentences said at once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--codec-only", action="store_true", help="judge and codec; there may be no model yet")
     options = parser.parse_args(arguments)
     from omnivoice.models.omnivoice import OmniVoice
+    from transformers import HiggsAudioV2TokenizerModel
 
     options.out.mkdir(parents=True, exist_ok=True)
     corpus = held_out(options.out, options.seed, 120, options.espeak)
     judge = judges.load_judge(options.judge)
-    model = OmniVoice.from_pretrained(options.model, dtype=torch.float32).to(options.device).eval()
-    model.audio_tokenizer.to(options.device)
-    voice = Voice(model, options.batch, options.seed)
     results: dict[str, Any] = {"device": options.device, "threads": torch.get_num_threads(), "steps": options.steps}
-    results["cer"] = intelligibility(voice, judge, corpus, options.sentences, options.steps)
-    results["design"] = design(voice, corpus, options.trials, options.steps[-1])
-    print(json.dumps(results["design"]), flush=True)
-    results["cloning"] = cloning(voice, corpus, options.trials, options.steps[-1])
-    print(json.dumps(results["cloning"]), flush=True)
-    (options.out / "evaluation.json").write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if options.codec_only:
+        codec = HiggsAudioV2TokenizerModel.from_pretrained(options.model / "audio_tokenizer").to(options.device).eval()
+        voice = None
+    else:
+        model = OmniVoice.from_pretrained(options.model, dtype=torch.float32).to(options.device).eval()
+        codec = model.audio_tokenizer.to(options.device)
+        voice = Voice(model, options.batch, options.seed)
+    results["cer"] = intelligibility(codec, voice, judge, corpus, options.sentences, options.steps)
+    if voice is not None and options.trials:
+        results["design"] = design(voice, corpus, options.trials, options.steps[-1])
+        print(json.dumps(results["design"]), flush=True)
+        results["cloning"] = cloning(voice, corpus, options.trials, options.steps[-1])
+        print(json.dumps(results["cloning"]), flush=True)
+    text = json.dumps(results, ensure_ascii=False, indent=1)
+    (options.out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     rows = []
     for language in LANGUAGES:
         index = next(i for i, clip in enumerate(corpus.clips) if clip.language == language.code and clip.speaker == 0)
-        text = corpus.clips[index].text
         original = corpus.wave(index).numpy()
         rows.append((f"{language.code}: espeak-ng", original))
-        rows.append((f"{language.code}: espeak-ng through the codec", through_codec(model, original)))
-        rows.append((f"{language.code}: demo voice", voice.say([text], language.code, options.steps[0])[0]))
+        rows.append((f"{language.code}: espeak-ng through the codec", through_codec(codec, original)))
+        if voice is not None:
+            made = voice.say([corpus.clips[index].text], language.code, options.steps[0])[0]
+            rows.append((f"{language.code}: demo voice, {options.steps[0]} steps", made))
     pictures.spectrograms(rows, options.out / "spectrograms.png")
     return 0
 

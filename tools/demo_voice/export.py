@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from tools.demo_voice.tokenizer import write_tokenizer
 
 MARKER = {"size": "demo", "weights": "trained"}
@@ -27,15 +26,12 @@ def export_codec(codec: Any, directory: Path) -> None:
     _write_json(path / "config.json", config)
     template = resources.files("omnivoice_triton") / "data" / "tiny" / "audio_tokenizer" / "preprocessor_config.json"
     (path / "preprocessor_config.json").write_bytes(template.read_bytes())
-    tensors = {}
-    for name, value in codec.state_dict().items():
-        if name.endswith("masked_spec_embed"):
-            continue
-        if name.endswith("embed_avg"):  # Training's sums: means say the same and fit into fp16
-            value = codec.state_dict()[name.removesuffix("_avg")]
-        elif name.endswith("cluster_size"):
-            value = torch.ones_like(value)
-        tensors[name] = value.detach().half().cpu().contiguous()
+    state = {name: value for name, value in codec.state_dict().items() if not name.endswith("masked_spec_embed")}
+    # Training's sums and counts: means and ones say the same and fit into fp16
+    means = {name: state[name.removesuffix("_avg")] for name in state if name.endswith("embed_avg")}
+    counts = {name: torch.ones_like(value) for name, value in state.items() if name.endswith("cluster_size")}
+    state |= means | counts
+    tensors = {name: value.detach().half().cpu().contiguous().clone() for name, value in state.items()}
     too_large = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if too_large:
         raise ValueError(f"{too_large[0]} doesn't fit into fp16")

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from tools.demo_voice.codec import mel_filters
+from torch import Tensor, nn
 
 SAMPLE_RATE_HZ = 24_000
 HOP = 240
@@ -100,13 +99,17 @@ class Judge(nn.Module):
         """What one clip (samples,) at 24 kHz says."""
         self.eval()
         best = self(self.features(wave[None]))[0].argmax(-1).tolist()
-        symbols = [self.symbols[now - 1] for before, now in zip([0, *best], best, strict=False) if now and now != before]
+        symbols = [
+            self.symbols[now - 1] for before, now in zip([0, *best], best, strict=False) if now and now != before
+        ]
         return unicodedata.normalize("NFC", "".join(symbols))
 
 
 def symbols_of(texts: Sequence[str]) -> list[str]:
     """All symbols of these texts, and every jamo."""
-    jamo = [chr(code) for start, count in ((0x1100, 19), (0x1161, 21), (0x11A8, 27)) for code in range(start, start + count)]
+    jamo = [
+        chr(code) for start, count in ((0x1100, 19), (0x1161, 21), (0x11A8, 27)) for code in range(start, start + count)
+    ]
     return sorted({symbol for text in texts for symbol in spell(text)} | set(jamo))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from tools.demo_voice import judge as judges
 from tools.demo_voice.corpus import FRAME, Corpus
 from tools.demo_voice.stages import generator, learning_rate, step_seed

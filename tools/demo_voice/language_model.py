@@ -12,10 +12,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 AUDIO_VOCABULARY = 1025
 MASK = 1024
 CODEBOOKS = 8
+# With a mask there is no flash attention; cuDNN's has its own mind about broadcast masks.
+_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype) -> Tensor:
         v = heads(linear(y, attention.v_proj)).transpose(1, 2)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        with sdpa_kernel(_BACKENDS):
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + linear(y.transpose(1, 2).flatten(2), attention.o_proj).float()
         y = norm(x, layer.post_attention_layernorm.weight).to(dtype)
         x = x + linear(F.silu(linear(y, mlp.gate_proj)) * linear(y, mlp.up_proj), mlp.down_proj).float()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-
 from tools.demo_voice.codec import mel_filters
 
 SAMPLE_RATE_HZ = 24_000

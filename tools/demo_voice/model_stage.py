@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-
 from tools.demo_voice import language_model as lm
 from tools.demo_voice.batches import Epoch, PromptRecipe, Prompts, assemble
 from tools.demo_voice.corpus import Corpus
@@ -25,7 +24,7 @@ class ModelRecipe:
     weight_decay: float = 0.01
     average: float = 0.999
     """Decay of the averaged weights, which are the ones exported."""
-    prompts: PromptRecipe = PromptRecipe()
+    prompts: PromptRecipe = field(default_factory=PromptRecipe)
     curriculum: tuple[tuple[float, int, bool], ...] = ((0.06, 56, False), (0.12, 80, False))
     """(until this progress, longest clip in frames, references): short sentences teach which sound follows which."""
 

@@ -20,11 +20,11 @@ class Recipe:
     clips: int = 60_000
     held_out: int = 120
     """Sentences a language that nothing is trained on."""
-    codec_shape: CodecShape = CodecShape()
-    codec: CodecRecipe = CodecRecipe()
+    codec_shape: CodecShape = field(default_factory=CodecShape)
+    codec: CodecRecipe = field(default_factory=CodecRecipe)
     codec_budget: Budget = field(default_factory=lambda: Budget(minutes=5.5))
-    judge: JudgeRecipe = JudgeRecipe()
+    judge: JudgeRecipe = field(default_factory=JudgeRecipe)
     judge_budget: Budget = field(default_factory=lambda: Budget(minutes=2.5))
-    model_shape: ModelShape = ModelShape()
-    model: ModelRecipe = ModelRecipe()
-    model_budget: Budget = field(default_factory=lambda: Budget(minutes=15.0))
+    model_shape: ModelShape = field(default_factory=ModelShape)
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    model_budget: Budget = field(default_factory=lambda: Budget(minutes=14.0))

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from tools.demo_voice import codec as codecs
 from tools.demo_voice import corpus as corpora
 from tools.demo_voice import export, judge, pictures
 from tools.demo_voice.codec_stage import CodecStage, encode_corpus
@@ -64,7 +62,9 @@ class Workshop:
         write_tokenizer(self.directory / "tokenizer")
         tokenizer = load_tokenizer(self.directory / "tokenizer")
         recipe = self.recipe
-        return ModelStage(self.load_corpus(), codes, tokenizer, recipe.model_shape, recipe.model, recipe.seed)
+        # Texts and codes are all it needs: hours of audio can stay on disk.
+        corpus = self.corpus or corpora.load_texts(self.directory / "corpus")
+        return ModelStage(corpus, codes, tokenizer, recipe.model_shape, recipe.model, recipe.seed)
 
     def trained_codec(self) -> Any:
         """The codec as it was exported: what decodes has to be what the codes were made with."""
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="training directory")
     parser.add_argument("--minutes", type=float, default=math.inf, help="length of this piece (default: to the end)")
     parser.add_argument("--stages", default=",".join(STAGES), help="comma-separated, in order (default: all)")
-    parser.add_argument("--espeak", help="folder with espeak-ng's Debian packages unpacked (default: the installed one)")
+    parser.add_argument("--espeak", help="folder with espeak-ng's packages unpacked (default: the installed one)")
     parser.add_argument("--clips", type=int, default=Recipe.clips, help="training recordings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -145,9 +145,6 @@ def main(arguments: list[str] | None = None) -> int:
         minutes = getattr(options, f"{name}_minutes")
         if minutes is not None:
             recipe = replace(recipe, **{f"{name}_budget": Budget(minutes=minutes)})
-    if torch.device(options.device).type == "cuda":
-        # For the few fp32 products of training; nothing here compares bits.
-        torch.backends.cuda.matmul.allow_tf32 = True
     shop = Workshop(options.out, recipe, torch.device(options.device), options.espeak)
     done = run_piece(shop, tuple(options.stages.split(",")), clock)
     pictures.curves([options.out / f"{name}.curve.jsonl" for name in STAGES], options.out / "curves.png")
