@@ -200,8 +200,11 @@ def test_tile_table_is_data() -> None:
     assert tiles.for_gemm("o", 321) is None
     assert tiles.for_gemm("down", 1) is None
     assert tiles.partial_floats(256, 1024) == 2 * 256 * 1024
-    with pytest.raises(InputError, match="names GEMM 'heads'"):
-        Tiles.parse({"gemm": {"heads": []}}, tiles.default_attention)
+    with pytest.raises(InputError, match="names GEMM 'head'"):
+        Tiles.parse({"gemm": {"head": []}}, tiles.default_attention)
+    one_sum = [{"up_to": 320, "tile": GemmTile(64, 128, 64, 1, 4, 3)._asdict()}]
+    with pytest.raises(InputError, match="Triton tile for heads"):
+        Tiles.parse({"gemm": {"heads": one_sum}}, tiles.default_attention)
     with pytest.raises(InputError, match="splits K of qkv"):
         Tiles.parse({"gemm": {"qkv": data["gemm"]["o"]}}, tiles.default_attention)  # type: ignore[index]
     with pytest.raises(InputError, match="bad tile table entry"):

@@ -14,7 +14,7 @@ from omnivoice_triton.engine.ops import Ops
 from omnivoice_triton.engine.tiles import Tiles
 from omnivoice_triton.engine.weights import BackboneWeights, LayerWeights
 from omnivoice_triton.engine.workspace import Activations, Workspace
-from omnivoice_triton.kernels.tiles import GemmTile
+from omnivoice_triton.kernels.tiles import GemmTile, HopperTile
 
 
 class Backbone:
@@ -74,7 +74,11 @@ class Backbone:
                 ops.add_norm(delta, a.x, w.layers[index + 1].input_norm, eps, y=a.y)
             else:
                 ops.add_norm(delta, a.x, w.final_norm, eps, y=a.y, pick=tables["heads"])
-        return torch.mm(a.y, w.audio_heads.t(), out=a.logits)
+        tile = self.tiles.for_gemm("heads", bucket.rows)
+        if tile is None:
+            return torch.mm(a.y, w.audio_heads.t(), out=a.logits)
+        ops.gemm(a.y, w.audio_heads, tile, out=a.logits)
+        return a.logits
 
     def _qkv(self, layer: LayerWeights, rows: torch.Tensor, a: Activations) -> None:
         """a.y to a.qkv, with q and k normed and rotated."""
@@ -93,9 +97,7 @@ class Backbone:
         tile = self.tiles.for_gemm("o", a.y.shape[0])
         if tile is None:
             return torch.mm(a.attended, layer.o.t(), out=a.delta)
-        partials = self._partials(tile, a)
-        self.ops.split_k(a.attended, layer.o, tile, partials=partials)
-        return partials
+        return self._added(a.attended, layer.o, tile, a)
 
     def _mlp(self, layer: LayerWeights, a: Activations) -> torch.Tensor:
         """a.y to what the layer adds, [R, H] or fp32 partial sums [P, R, H]."""
@@ -112,10 +114,19 @@ class Backbone:
             self.ops.swiglu(a.gate_up[:, :middle], a.gate_up[:, middle:], out=a.activated)
         if down is None:
             return torch.mm(a.activated, layer.down.t(), out=a.delta)
-        partials = self._partials(down, a)
-        self.ops.split_k(a.activated, layer.down, down, partials=partials)
+        return self._added(a.activated, layer.down, down, a)
+
+    def _added(
+        self, x: torch.Tensor, weight: torch.Tensor, tile: GemmTile | HopperTile, a: Activations
+    ) -> torch.Tensor:
+        """x weightᵀ by a tile: [R, H], or fp32 partial sums [P, R, H] for the norm to add up."""
+        if isinstance(tile, HopperTile) and tile.sums:
+            self.ops.gemm(x, weight, tile, out=a.delta)
+            return a.delta
+        partials = self._partials(tile, a)
+        self.ops.split_k(x, weight, tile, partials=partials)
         return partials
 
-    def _partials(self, tile: GemmTile, a: Activations) -> torch.Tensor:
+    def _partials(self, tile: GemmTile | HopperTile, a: Activations) -> torch.Tensor:
         rows, hidden = a.x.shape
         return a.partials[: tile.splits * rows * hidden].view(tile.splits, rows, hidden)

@@ -33,6 +33,7 @@ class Ops:
     split_k: Op
     qkv_rope: Op
     gate_up: Op
+    gemm: Op
     score_cells: Op
     select_cells: Op
 
@@ -73,21 +74,44 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
             split_k=ref.split_k,
             qkv_rope=ref.qkv_rope,
             gate_up=ref.gate_up,
+            gemm=ref.gemm,
             score_cells=ref.score_cells,
             select_cells=ref.select_cells,
         )
-    from omnivoice_triton.kernels import embed, gemm, packed_norm, qkv, swiglu, unmask, varlen_attention
+    from omnivoice_triton.kernels import (
+        embed,
+        gemm,
+        hopper_attention,
+        hopper_gemm,
+        packed_norm,
+        qkv,
+        swiglu,
+        unmask,
+        varlen_attention,
+    )
+    from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile
+
+    def by_tile(triton_op: Op, hopper_op: Op) -> Op:
+        """The kernel that a tile is for."""
+
+        def run(*args: Any, **kwargs: Any) -> None:
+            tile = kwargs["tile"] if "tile" in kwargs else next(arg for arg in args if isinstance(arg, tuple))
+            hopper = isinstance(tile, (HopperTile, HopperAttentionTile))
+            (hopper_op if hopper else triton_op)(*args, **kwargs, pdl=pdl)
+
+        return run
 
     return Ops(
         backend,
         embed_rows=partial(embed.triton_embed_rows, pdl=pdl),
         qk_norm_rope=partial(qkv.triton_qk_norm_rope_packed, pdl=pdl),
-        attention=partial(varlen_attention.triton_varlen_attention, pdl=pdl),
+        attention=by_tile(varlen_attention.triton_varlen_attention, hopper_attention.hopper_attention),
         add_norm=partial(packed_norm.triton_packed_add_norm, pdl=pdl),
         swiglu=swiglu.triton_swiglu_forward,
-        split_k=partial(gemm.triton_split_k, pdl=pdl),
-        qkv_rope=partial(gemm.triton_qkv_rope, pdl=pdl),
-        gate_up=partial(gemm.triton_gate_up, pdl=pdl),
+        split_k=by_tile(gemm.triton_split_k, hopper_gemm.hopper_split_k),
+        qkv_rope=by_tile(gemm.triton_qkv_rope, hopper_gemm.hopper_qkv_rope),
+        gate_up=by_tile(gemm.triton_gate_up, hopper_gemm.hopper_gate_up),
+        gemm=partial(hopper_gemm.hopper_gemm, pdl=pdl),
         score_cells=partial(unmask.triton_score_cells, pdl=pdl),
         select_cells=partial(unmask.triton_select_cells, pdl=pdl),
     )

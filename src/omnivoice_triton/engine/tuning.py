@@ -7,20 +7,28 @@ saves around it. A choice other than the default has to win by `MARGIN`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
 from omnivoice_triton.engine.backbone import Backbone
+from omnivoice_triton.engine.candidates import (
+    ATTENTION_TILES,
+    GEMM_TILES,
+    HOPPER_ATTENTION_TILES,
+    epilogue,
+    hopper_tiles,
+)
 from omnivoice_triton.engine.layout import Bucket, Placement, pack
 from omnivoice_triton.engine.ops import get_ops
-from omnivoice_triton.engine.tiles import GEMMS, Tiles
+from omnivoice_triton.engine.tiles import GEMMS, AnyAttentionTile, AnyGemmTile, Tiles, tuned_shape
 from omnivoice_triton.engine.weights import BackboneWeights
 from omnivoice_triton.kernels.graph_timer import time_graph
-from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile, varlen_tile
+from omnivoice_triton.kernels.tiles import GemmTile, HopperTile, VarlenTile, varlen_tile
 
 Timer = Callable[[Callable[[], None]], float]
 """Seconds that one call of the function takes on the device; infinite if it can't run there."""
@@ -29,29 +37,11 @@ ROWS = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 
 """Packed rows to tune at; a choice holds from the row count before up to its own."""
 MARGIN = 0.003
 """Share of the whole that a choice must save to be taken: below, it is noise."""
+_ORDER = ("gate_up", "qkv", "attention", "o", "down", "heads")
+"""What pays by itself first: down gains only where its neighbours launch early too."""
+FINALISTS = 3
+ROUNDS = 3
 MOST_SPLITS = 4
-
-# 79 kernels to compile, some two seconds each.
-ATTENTION_TILES = tuple(
-    VarlenTile(rows, block_n, warps, 2) for rows, warps in ((16, 4), (32, 4), (64, 8)) for block_n in (32, 64, 128)
-)
-_SHAPES = ((64, 64, 4), (64, 128, 4), (128, 128, 8))
-GEMM_TILES: dict[str, tuple[GemmTile, ...]] = {
-    "qkv": tuple(GemmTile(m, 128, k, 1, w, s) for m, w in ((64, 4), (128, 8)) for k in (64, 128) for s in (3, 4)),
-    "gate_up": tuple(
-        GemmTile(m, n, 64, 1, w, s)
-        for m, n, w in ((64, 64, 4), (64, 128, 8), (128, 64, 8), (128, 128, 8))
-        for s in (3, 4)
-    ),
-    "o": tuple(GemmTile(m, n, 64, p, w, s) for m, n, w in _SHAPES for p in (1, 2, 4) for s in (3, 4)),
-    "down": tuple(
-        GemmTile(m, n, 64, p, w, s, swiglu)
-        for m, n, w in _SHAPES
-        for p in (1, 2, 4)
-        for s in (3, 4)
-        for swiglu in (False, True)
-    ),
-}
 
 
 def tune(
@@ -62,7 +52,8 @@ def tune(
     rows: Sequence[int] = ROWS,
     timer: Timer = time_graph,
     attention_tiles: Sequence[VarlenTile] = ATTENTION_TILES,
-    gemm_tiles: dict[str, tuple[GemmTile, ...]] | None = None,
+    gemm_tiles: Mapping[str, Sequence[GemmTile]] | None = None,
+    hopper_candidates: int = 24,
     try_pdl: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -76,7 +67,8 @@ def tune(
         rows: packed rows to tune at, rising.
         timer: seconds of one call.
         attention_tiles: candidates.
-        gemm_tiles: candidates for each GEMM.
+        gemm_tiles: Triton's candidates for each GEMM.
+        hopper_candidates: how many tiles of the CUDA C++ GEMMs to time for each GEMM (compute capability 9.0 only).
         try_pdl: also decide whether kernels are launched dependent on the one before (9.0 and up).
         report: gets a line for each decision.
     """
@@ -89,19 +81,42 @@ def tune(
     most = max(rows)
     bench = _Bench(weights, backend, Tiles(default), most, timer)
 
-    plain = Tiles(default)
+    hopper = backend == "triton" and capability == 90 and weights.device.type == "cuda" and hopper_candidates > 0
+    plain, early = Tiles(default), Tiles(default, pdl=True)
     if try_pdl and capability >= 90:
-        early = Tiles(default, pdl=True)
-        with_pdl, without = (sum(bench.seconds(n, tiles) for n in rows) for tiles in (early, plain))
-        report(f"pdl: {with_pdl * 1e6:.1f} us against {without * 1e6:.1f} over all row counts")
-        # Every kernel of ours that a tile adds can only gain by it.
-        plain = early if with_pdl <= without else plain
+        # Among cuBLAS's kernels, which take no part, it costs a little; where every kernel takes part it pays.
+        everywhere = [dict.fromkeys(rows, tiles) for tiles in (plain, early)]
+        plain = early if hopper else _faster(bench, everywhere[0], everywhere[1], report)[rows[0]]
     best: dict[int, Tiles] = {}
     seconds: dict[int, float] = {}
     for n in rows:
-        best[n], seconds[n] = _descend(bench, n, plain, attention_tiles, gemm_tiles)
+        trials: dict[str, list[AnyGemmTile]] = {name: list(gemm_tiles.get(name, ())) for name in GEMMS}
+        if hopper:
+            for name in GEMMS:
+                trials[name] += hopper_tiles(name, n, shape, most=hopper_candidates)
+            prepare(trials, weights.dtype is torch.bfloat16, plain.pdl)
+        attention: list[AnyAttentionTile] = [
+            *attention_tiles,
+            *(HOPPER_ATTENTION_TILES if hopper else ()),
+        ]
+        best[n], seconds[n] = _descend(bench, n, plain, attention, trials)
         report(f"{n} rows: {seconds[n] * 1e6:.1f} us with {_describe(best[n], n)}")
-    return _table(rows, best, seconds, default)
+    if hopper and plain.pdl:
+        best = _faster(bench, {n: replace(tiles, pdl=False) for n, tiles in best.items()}, best, report)
+    return {"shape": tuned_shape(shape), **_table(rows, best, seconds, default)}
+
+
+def _faster(
+    bench: _Bench, without: dict[int, Tiles], with_pdl: dict[int, Tiles], report: Callable[[str], None]
+) -> dict[int, Tiles]:
+    """The faster of two sets over all row counts, measured in turns."""
+    sums: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(ROUNDS):
+        for pdl, choice in ((False, without), (True, with_pdl)):
+            sums[pdl].append(sum(bench.seconds(n, tiles) for n, tiles in choice.items()))
+    plain, early = median(sums[False]), median(sums[True])
+    report(f"pdl: {early * 1e6:.1f} us against {plain * 1e6:.1f} over all row counts")
+    return with_pdl if early <= plain else without
 
 
 class _Bench:
@@ -137,6 +152,19 @@ class _Bench:
             return self._timer(run)
 
 
+def prepare(trials: Mapping[str, Sequence[AnyGemmTile]], bf16: bool, pdl: bool) -> None:
+    """Compile the Hopper kernels among `trials` side by side: 0.2 s each one by one."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from omnivoice_triton.kernels.hopper_gemm import compile_variant
+
+    wanted = {
+        (tile, epilogue(name, tile)) for name, tiles in trials.items() for tile in tiles if isinstance(tile, HopperTile)
+    }
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda pair: compile_variant(pair[0], pair[1], bf16, pdl), wanted))
+
+
 def _typical(rows: int) -> Iterable[Placement]:
     """Guided requests of at most 460 rows that fill `rows`: prompt, then frames, as a cloning request has them."""
     items = -(-rows // 460)
@@ -154,12 +182,12 @@ def _descend(
     bench: _Bench,
     rows: int,
     tiles: Tiles,
-    attention_tiles: Sequence[VarlenTile],
-    gemm_tiles: dict[str, tuple[GemmTile, ...]],
+    attention_tiles: Sequence[AnyAttentionTile],
+    gemm_tiles: Mapping[str, Sequence[AnyGemmTile]],
 ) -> tuple[Tiles, float]:
     """Replace one choice after the other by the fastest."""
     best = bench.seconds(rows, tiles)
-    for name in ("attention", *GEMMS):
+    for name in _ORDER:
         if name == "attention":
             trials = [replace(tiles, attention=((rows, tile),)) for tile in attention_tiles]
         else:
@@ -169,11 +197,18 @@ def _descend(
                 # A folded gate_up has taken silu(gate) * up already.
                 if not (tile.swiglu and tiles.for_gemm("gate_up", rows))
             ]
-        timed = [(bench.seconds(rows, trial), trial) for trial in trials]
-        if timed:
-            fastest, trial = min(timed, key=lambda pair: pair[0])
-            if fastest < (1 - MARGIN) * best:
-                tiles, best = trial, fastest
+        if not trials:
+            continue
+        timed = sorted(((bench.seconds(rows, trial), index) for index, trial in enumerate(trials)))
+        # A GPU's clocks drift by more than a tile gains: the last round is fought in turns.
+        final = [tiles, *(trials[index] for _, index in timed[:FINALISTS])]
+        rounds = [[bench.seconds(rows, trial) for trial in final] for _ in range(ROUNDS)]
+        medians = [median(times) for times in zip(*rounds, strict=True)]
+        fastest = min(medians)
+        if fastest < (1 - MARGIN) * medians[0]:
+            tiles, best = final[medians.index(fastest)], fastest
+        else:
+            best = medians[0]
     return tiles, best
 
 

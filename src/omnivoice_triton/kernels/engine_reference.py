@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from omnivoice_triton.kernels import tables as t
-from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile
+from omnivoice_triton.kernels.tiles import GemmTile, HopperTile, VarlenTile
 
 POSITION_STREAM = 0
 CLASS_STREAM = 1
@@ -128,7 +128,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor, *, out: torch.Tensor) -> None:
 
 
 def split_k(
-    x: torch.Tensor, weight: torch.Tensor, tile: GemmTile, *, partials: torch.Tensor, swiglu: bool = False
+    x: torch.Tensor, weight: torch.Tensor, tile: GemmTile | HopperTile, *, partials: torch.Tensor, swiglu: bool = False
 ) -> None:
     """Twin of `gemm.triton_split_k`: partial products over equal chunks of K, in fp32."""
     if swiglu:
@@ -149,7 +149,7 @@ def qkv_rope(
     q_weight: torch.Tensor,
     k_weight: torch.Tensor,
     eps: float,
-    tile: GemmTile,
+    tile: GemmTile | HopperTile,
     *,
     q_heads: int,
     kv_heads: int,
@@ -160,10 +160,15 @@ def qkv_rope(
     qk_norm_rope_packed(qkv, rows, cos, sin, q_weight, k_weight, eps, q_heads=q_heads, kv_heads=kv_heads)
 
 
-def gate_up(x: torch.Tensor, weight: torch.Tensor, tile: GemmTile, *, out: torch.Tensor) -> None:
+def gate_up(x: torch.Tensor, weight: torch.Tensor, tile: GemmTile | HopperTile, *, out: torch.Tensor) -> None:
     """Twin of `gemm.triton_gate_up`; `tile` changes nothing here."""
     gate, up = (x @ weight.t()).chunk(2, dim=-1)
     swiglu(gate, up, out=out)
+
+
+def gemm(x: torch.Tensor, weight: torch.Tensor, tile: HopperTile, *, out: torch.Tensor) -> None:
+    """Twin of `hopper_gemm.hopper_gemm`; `tile` changes nothing here."""
+    torch.mm(x, weight.t(), out=out)
 
 
 def philox_uniform(

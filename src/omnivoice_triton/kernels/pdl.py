@@ -16,10 +16,14 @@ from omnivoice_triton.kernels.launch import device_function
 
 @device_function
 def wait_for_inputs(PDL: tl.constexpr):
-    """First statement of a kernel: wait for the kernel before, then let the kernel after be launched."""
+    """First statement of a kernel: let the kernel after be launched, then wait for the kernel before.
+
+    In this order the kernel after may start while the one before still runs, and ask for its weights. It waits for
+    this one itself, and this one ends after the one before, so nothing is read too early.
+    """
     if PDL:
-        tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
 
 
 def launch_options(pdl: bool) -> dict[str, Any]:

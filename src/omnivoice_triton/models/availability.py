@@ -89,6 +89,10 @@ def unavailable_reason(mode: Mode, device: str) -> str | None:
     if (mode.triton or mode.engine) and capability < MIN_CAPABILITY:
         have, want = (".".join(map(str, c)) for c in (capability, MIN_CAPABILITY))
         return f"the GPU's compute capability is {have}, the kernels need {want}: use mode base or faster"
+    if mode.engine and capability == (9, 0):
+        from omnivoice_triton.kernels.nvrtc import problem
+
+        return problem()
     return None
 
 

@@ -1,0 +1,75 @@
+"""The packaged tile tables: every choice can be compiled, and is used for the shape it was made for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import resources
+
+import pytest
+
+from omnivoice_triton.engine.candidates import epilogue, hopper_tiles
+from omnivoice_triton.engine.tiles import GEMMS, Tiles
+from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.kernels import nvrtc
+from omnivoice_triton.kernels.hopper_gemm import variant_source
+from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile, varlen_tile
+from omnivoice_triton.speech import ModeUnavailable
+
+FULL = BackboneShape(1024, 3072, 28, 16, 8, 128, 8, 1025, 1e-6)
+TABLES = sorted(path.name for path in (resources.files("omnivoice_triton") / "data" / "tiles").iterdir())
+DEPTHS = {"qkv": 1024, "o": 2048, "gate_up": 1024, "down": 3072, "heads": 1024}
+
+
+def choices() -> list[tuple[str, HopperTile]]:
+    tiles = Tiles.default(FULL, 2, 90)
+    return sorted({(name, tile) for name, steps in tiles.gemm.items() for _, tile in steps if tile is not None})
+
+
+def test_there_is_one_for_hopper() -> None:
+    assert TABLES == ["sm_90.json"]
+    tiles = Tiles.default(FULL, 2, 90)
+    assert tiles.needs_nvrtc
+    assert tiles.pdl
+    assert isinstance(tiles.for_attention(290), HopperAttentionTile)
+    assert set(tiles.gemm) == set(GEMMS)
+
+
+@pytest.mark.parametrize(("name", "tile"), choices())
+def test_every_choice_fits_and_compiles(name: str, tile: HopperTile) -> None:
+    kind = epilogue(name, tile)
+    assert tile.problem(kind, DEPTHS[name]) is None
+    defines, prologue = variant_source(tile, kind, False, True)
+    text = "".join(f"#define {key} {value}\n" for key, value in defines.items()) + prologue
+    _, messages = nvrtc.compile_cubin("hopper_gemm", text + nvrtc.source("hopper_gemm.cu"), "sm_90a")
+    assert "0 bytes spill stores" in messages
+    assert "serialized" not in messages
+
+
+def test_other_shapes_dtypes_and_gpus_get_the_defaults() -> None:
+    assert Tiles.default(FULL, 4, 90) == Tiles(varlen_tile(128, 2, 4, 90))
+    assert Tiles.default(FULL, 2, 80) == Tiles(varlen_tile(128, 2, 2, 80))
+    small = replace(FULL, hidden=256)
+    assert Tiles.default(small, 2, 90) == Tiles(varlen_tile(128, 2, 2, 90))
+
+
+def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "problem", lambda: "no cuda-bindings: pip install cuda-bindings")
+    with pytest.raises(ModeUnavailable, match=r"can't be compiled: no cuda-bindings: pip install"):
+        Tiles.default(FULL, 2, 90)
+
+
+@pytest.mark.parametrize("rows", [32, 320, 4096])
+@pytest.mark.parametrize("name", GEMMS)
+def test_candidates_fit(name: str, rows: int) -> None:
+    found = hopper_tiles(name, rows, FULL, most=10)
+    assert 2 <= len(found) <= 10
+    assert len(found) == len(set(found))
+    assert all(tile.problem(epilogue(name, tile), DEPTHS[name]) is None for tile in found)
+
+
+def test_a_table_reads_back() -> None:
+    file = resources.files("omnivoice_triton") / "data" / "tiles" / "sm_90.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    tiles = Tiles.parse(data, varlen_tile(128, 2, 2, 90))
+    assert tiles.partial_floats(4096, 1024) == 3 * 320 * 1024  # down up to 320 rows, in 3 parts
