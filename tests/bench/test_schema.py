@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from omnivoice_triton.bench.compare import rows_of, timings
 from omnivoice_triton.verify.outcome import Tier
 from omnivoice_triton.verify.report import make_report
 
+jsonschema = pytest.importorskip("jsonschema")
+Draft202012Validator = jsonschema.Draft202012Validator
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "bench" / "results").glob("*.json"))
 VALIDATOR = Draft202012Validator(json.loads((ROOT / "bench" / "schema" / "results.schema.json").read_text()))

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("streamlit")
+pytest.importorskip("plotly")
 import soundfile
 import streamlit as st
 from streamlit.testing.v1 import AppTest

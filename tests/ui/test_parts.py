@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("streamlit")
+pytest.importorskip("plotly")
+
 import omnivoice_triton
 from omnivoice_triton import InputError
 from omnivoice_triton.cli import main, ui

@@ -32,11 +32,11 @@ def short_grid(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(kernel_cases, "launchers", lambda: {"triton_swiglu_forward"})
 
 
-QUICK = ["--device", "cpu", "--modes", "base,turbo", "--steps", "4", "--sentences", "1", "--progress", "none"]
+QUICK = ["--modes", "base,turbo", "--steps", "4", "--sentences", "1", "--progress", "none"]
 
 
-def verify(tiny: Path, *extra: str) -> int:
-    return main(["verify", "--model", str(tiny), *QUICK, *extra])
+def verify(tiny: Path, *extra: str, device: str = "cpu") -> int:
+    return main(["verify", "--model", str(tiny), "--device", device, *QUICK, *extra])
 
 
 class Page(HTMLParser):
@@ -53,9 +53,11 @@ class Page(HTMLParser):
         self.rows += tag == "tr"
 
 
-def test_all_tiers_pass(short_grid: None, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_tiers_pass(
+    short_grid: None, tiny: Path, tmp_path: Path, device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     as_json, as_html = tmp_path / "report.json", tmp_path / "report.html"
-    assert verify(tiny, "--json", str(as_json), "--html", str(as_html)) == 0
+    assert verify(tiny, "--json", str(as_json), "--html", str(as_html), device=device) == 0
     document = json.loads(as_json.read_text())
     assert [tier["tier"] for tier in document["results"]] == [1, 2, 3]
     assert document["passed"] is True
@@ -80,12 +82,13 @@ def off_by_one_column(real: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("tier", ["1", "2", "3"])
 def test_each_tier_fails_by_its_exit_code(
-    short_grid: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str
+    short_grid: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, tier: str
 ) -> None:
     module, name = (swiglu, "triton_swiglu_forward") if tier == "1" else (engine_reference, "swiglu")
     monkeypatch.setattr(module, name, off_by_one_column(getattr(module, name)))
     out = tmp_path / "report.json"
-    assert verify(tiny, "--tier", tier, "--json", str(out)) == 1
+    # The twins are the engine on a CPU only.
+    assert verify(tiny, "--tier", tier, "--json", str(out), device=device if tier == "1" else "cpu") == 1
     document = json.loads(out.read_text())
     assert document["passed"] is False
     assert document["results"][0]["problems"]
@@ -114,8 +117,8 @@ def test_bad_input_is_two(tiny: Path, capsys: pytest.CaptureFixture[str], flags:
     assert message in capsys.readouterr().err
 
 
-def test_progress_as_json(short_grid: None, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(tiny, "--tier", "1", "--progress", "json") == 0
+def test_progress_as_json(short_grid: None, tiny: Path, device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(tiny, "--tier", "1", "--progress", "json", device=device) == 0
     marked = [x for x in capsys.readouterr().err.splitlines() if x.startswith(everything.PROGRESS_MARK)]
     lines = [json.loads(line.removeprefix(everything.PROGRESS_MARK)) for line in marked]
     assert len(lines) == lines[0]["total"] > 3

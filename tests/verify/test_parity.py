@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,21 @@ def run(tiny: Path, *extra: str) -> int:
 def run_turbo(tiny: Path, *extra: str) -> int:
     """A second of speech: the noise of fewer cells says nothing."""
     return parity.main(
-        ["--model", str(tiny), "--text", "Hi.", "--seconds", "1", "--steps", "2", "--modes", "turbo", *extra]
+        [
+            "--model",
+            str(tiny),
+            "--text",
+            "Hi.",
+            "--seconds",
+            "1",
+            "--steps",
+            "2",
+            "--modes",
+            "turbo",
+            "--device",
+            "cpu",
+            *extra,
+        ]
     )
 
 
@@ -229,14 +244,12 @@ def test_graphs_that_replay_something_else_are_seen(tiny: Path) -> None:
     model = OmniVoice.from_pretrained(str(tiny), device_map="cpu", dtype=torch.float32).eval()
     forced = force(model, "Hi.", 1.0, 4, 1)
     for lost, expected in ((None, True), (3, False)):
-        replays = iter(range(1, 1000))
+        replays = count(1)
 
-        def capture(run: Callable[[], None], lost: int | None = lost, replays: Any = replays) -> Any:
-            def replay() -> None:
-                if lost is None or next(replays) % lost:
-                    run()
-
-            return SimpleNamespace(replay=replay)
+        def capture(
+            run: Callable[[], None], *_: Any, lost: int | None = lost, replays: Iterator[int] = replays
+        ) -> SimpleNamespace:
+            return SimpleNamespace(replay=lambda: None if lost and next(replays) % lost == 0 else run())
 
         with Engine(model, max_rows=256, max_items=4, capture=capture) as engine:
             type(engine)._captures_graphs, kept = True, type(engine)._captures_graphs

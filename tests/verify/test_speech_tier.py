@@ -161,6 +161,15 @@ def test_cer_is_judged_by_the_difference(
         assert any("not judged" in note for note in tier.notes)
 
 
+def test_a_recogniser_is_asked_of_its_own_languages_only(tiny: Path) -> None:
+    judge = Parrot(lambda n: False)
+    judge.languages = {"en"}  # type: ignore[attr-defined]
+    tier = run(tiny, recogniser=judge)
+    assert judge.heard == 2  # base and turbo say one English sentence of the three
+    assert tier.rows[1]["comparisons"]["cer"]["utterances"] == 1
+    assert any("not of ko, zh" in note for note in tier.notes)
+
+
 def test_base_alone_has_compared_nothing(tiny: Path) -> None:
     tier = run(tiny, "base")
     assert not tier.passed

@@ -84,20 +84,20 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--ref-audio and --ref-text belong together: give both, or neither")
     if options.ref_audio is not None and not options.ref_audio.is_file():
         raise InputError(f"--ref-audio {options.ref_audio}: no such file")
+    from omnivoice_triton.models.availability import check_device, resolve_dtype
     from omnivoice_triton.verify import kernel_tier, page, terminal
     from omnivoice_triton.verify.report import make_report
 
+    device = check_device(options.device)
     if 1 in tiers:
         with suppress(InputError):  # tier 1 says so itself, and fails
-            kernel_tier.interpret_without_gpu()  # before anything imports triton
+            kernel_tier.interpret_on_cpu(device)  # before anything imports triton
     from transformers.utils import logging as transformers_logging
 
     from omnivoice_triton.evidence import default_model
-    from omnivoice_triton.models.availability import check_device, resolve_dtype
     from omnivoice_triton.verify import parity
 
     transformers_logging.disable_progress_bar()  # of loading weights, a dozen times over
-    device = check_device(options.device)
     on_cpu = device == "cpu"
     for dtype in [*(dtypes or []), options.dtype]:
         resolve_dtype(dtype, device)

@@ -28,13 +28,13 @@ FLOOR = {torch.float32: 1e-6, torch.float16: 2e-4, torch.bfloat16: 1.5e-3}
 it; in fp32 a few, since a sum's order is the library's business. Kernels with `slack` get as many times that."""
 
 
-def interpret_without_gpu() -> None:
-    """Switch Triton's interpreter on where there is no GPU; has to come before anything imports triton.
+def interpret_on_cpu(device: str) -> None:
+    """Switch Triton's interpreter on for a CPU; has to come before anything imports triton.
 
     Raises:
         ModeUnavailable: triton was imported before with the interpreter off.
     """
-    if torch.cuda.is_available():
+    if torch.device(device).type == "cuda":
         return
     if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
         raise ModeUnavailable("Triton is loaded without its interpreter: set TRITON_INTERPRET=1, or use a GPU")
@@ -125,7 +125,7 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
     )
     start = time.perf_counter()
     try:
-        interpret_without_gpu()
+        interpret_on_cpu(device)
         from omnivoice_triton.kernels import interpreting
         from omnivoice_triton.verify import kernel_cases
     except (ModeUnavailable, ImportError) as error:
@@ -134,7 +134,7 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
     compiled = torch.device(device).type == "cuda"
     tier.notes.append("compiled for this GPU" if compiled else "in Triton's interpreter on the CPU, at small sizes")
     if not compiled and not interpreting():
-        tier.problems.append("kernels can't run here: no GPU, and Triton's interpreter is off (TRITON_INTERPRET=1)")
+        tier.problems.append("kernels can't run on a CPU: Triton's interpreter is off (set TRITON_INTERPRET=1)")
         return tier
     whole_grid = cases is None
     if cases is None:

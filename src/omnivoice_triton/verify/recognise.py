@@ -1,6 +1,7 @@
 """Recognisers that write down what a recording says, and the character error rate.
 
-A recogniser is an object with a `name` and `transcribe(audio, rate, code) -> str`. Packages offer one under the entry
+A recogniser is an object with a `name` and `transcribe(audio, rate, code) -> str`; one that knows some languages only
+lists their codes in `languages`, and is asked of no other. Packages offer one under the entry
 point group `omnivoice_triton.recognisers`: a function of the device that returns it.
 """
 
@@ -91,6 +92,12 @@ def load_recogniser(spec: str, device: str) -> Recogniser | None:
         raise
     except Exception as error:
         raise InputError(f"recogniser {spec!r} can't be loaded: {error}") from error
+
+
+def knows(recogniser: Recogniser, code: str) -> bool:
+    """Whether a recogniser can be asked of that language."""
+    languages = getattr(recogniser, "languages", None)
+    return languages is None or code in languages
 
 
 def plain(text: str) -> str:

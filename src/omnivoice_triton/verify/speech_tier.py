@@ -24,7 +24,7 @@ from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError, Speech
 from omnivoice_triton.verify import acoustics, statistics
 from omnivoice_triton.verify.outcome import Progress, Tier, quiet
-from omnivoice_triton.verify.recognise import Recogniser, character_error_rate
+from omnivoice_triton.verify.recognise import Recogniser, character_error_rate, knows
 from omnivoice_triton.verify.sentences import REFERENCE, SENTENCES, Sentence
 
 MARGINS = {
@@ -215,7 +215,7 @@ def measured(said: Said, utterance: Utterance, recogniser: Recogniser | None, vo
     }
     if utterance.voice == "clone":
         figures["speaker_similarity"] = acoustics.similarity(acoustics.voice_print(audio, rate), voice_print)
-    if recogniser is not None:
+    if recogniser is not None and knows(recogniser, utterance.sentence.code):
         heard = recogniser.transcribe(audio, rate, utterance.sentence.code)
         figures["cer"] = character_error_rate(heard, utterance.sentence.text)
     return figures
@@ -436,6 +436,11 @@ def _notes(random_weights: bool, recogniser: Recogniser | None, session: Session
         notes.append(f"CER by {recogniser.name}: of noise, so it is shown and not judged")
     else:
         notes.append(f"CER by {recogniser.name}")
+    if recogniser is not None:
+        codes = sorted({utterance.sentence.code for utterance in session.utterances})
+        unknown = [code for code in codes if not knows(recogniser, code)]
+        if unknown:
+            notes.append(f"CER: not of {', '.join(unknown)}, which {recogniser.name} doesn't know")
     if random_weights:
         notes.append("random weights: speech is noise; nothing here says how the real weights sound")
     notes.append("speaker similarity: cosine of MFCC means and spreads, no speaker model")
