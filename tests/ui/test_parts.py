@@ -155,14 +155,14 @@ def test_an_upload_is_named_as_the_user_names_it() -> None:
         read_upload("../empty.wav", b"")
 
 
-def test_verify_runs_for_real_with_progress() -> None:
+def test_verify_runs_for_real_with_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own that nobody has told of Triton's interpreter."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     told: list[tuple[int, str, int, int]] = []
-    flags = ["--tier", "2", "--modes", "base", "--steps", "1", "--device", "cpu"]
-    report = commands.verify(flags, lambda *step: told.append(step))
-    assert report["passed"] is True
-    assert [tier["tier"] for tier in report["results"]] == [2]
-    assert told
-    assert all(step[0] == 2 for step in told)
+    report = commands.verify(["--tier", "1", "--device", "cpu"], lambda *step: told.append(step))
+    assert report["passed"] is True, report["results"][0]["problems"]
+    assert [tier["tier"] for tier in report["results"]] == [1]
+    assert len(told) == report["results"][0]["checks"] > 50
     with pytest.raises(commands.CommandFailed, match="give 1, 2 or 3"):
         commands.verify(["--tier", "9"], lambda *step: None)
 

@@ -125,6 +125,13 @@ def test_progress_as_json(short_grid: None, tiny: Path, device: str, capsys: pyt
     assert [line["done"] for line in lines] == list(range(len(lines)))
 
 
+def test_json_alone_on_standard_output(
+    short_grid: None, tiny: Path, device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(tiny, "--tier", "1", "--json", device=device) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
 def test_a_tier_of_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = report.make_report([Tier(1, "kernels", "nothing", {})], None, "cpu")
     assert document["passed"] is False

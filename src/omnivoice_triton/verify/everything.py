@@ -15,6 +15,7 @@ from omnivoice_triton.speech import InputError
 
 TIERS = (1, 2, 3)
 PASSED, FAILED = 0, 1
+STDOUT = "-"
 PROGRESS_MARK = "progress "
 """Before each line of JSON on standard error under `--progress json`."""
 
@@ -40,7 +41,13 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--ref-audio", type=Path, help="tier 3: the voice to clone; default: one that base makes up")
     parser.add_argument("--ref-text", help="tier 3: what is said in it")
     parser.add_argument("--samples", type=Path, metavar="DIR", help="tier 3: keep the recordings there, as FLAC")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help="write the report as JSON; without FILE, print it instead",
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page")
     parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar", help=argparse.SUPPRESS)
 
@@ -95,9 +102,11 @@ def run(options: argparse.Namespace) -> int:
     from transformers.utils import logging as transformers_logging
 
     from omnivoice_triton.evidence import default_model
+    from omnivoice_triton.models.availability import check_device, resolve_dtype
     from omnivoice_triton.verify import parity
 
     transformers_logging.disable_progress_bar()  # of loading weights, a dozen times over
+    device = check_device(options.device)
     on_cpu = device == "cpu"
     for dtype in [*(dtypes or []), options.dtype]:
         resolve_dtype(dtype, device)
@@ -152,11 +161,21 @@ def run(options: argparse.Namespace) -> int:
                     progress=progress,
                 )
             )
-    document = make_report(done, model, device, options.json)
+    to_stdout = options.json == STDOUT
+    document = make_report(done, model, device, None if to_stdout or not options.json else Path(options.json))
     if options.html is not None:
         page.write(document, options.html)
-    terminal.show(document)
+    if to_stdout:
+        print(json.dumps(document, ensure_ascii=False))
+    else:
+        terminal.show(document)
     return PASSED if document["passed"] else FAILED
+
+
+def _means_gpu(device: str) -> bool:
+    import torch
+
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
