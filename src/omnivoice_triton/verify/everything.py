@@ -91,14 +91,12 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--ref-audio and --ref-text belong together: give both, or neither")
     if options.ref_audio is not None and not options.ref_audio.is_file():
         raise InputError(f"--ref-audio {options.ref_audio}: no such file")
-    from omnivoice_triton.models.availability import check_device, resolve_dtype
     from omnivoice_triton.verify import kernel_tier, page, terminal
     from omnivoice_triton.verify.report import make_report
 
-    device = check_device(options.device)
-    if 1 in tiers:
+    if 1 in tiers and not _means_gpu(options.device):
         with suppress(InputError):  # tier 1 says so itself, and fails
-            kernel_tier.interpret_on_cpu(device)  # before anything imports triton
+            kernel_tier.interpret_on_cpu("cpu")  # before anything imports triton, and our models do
     from transformers.utils import logging as transformers_logging
 
     from omnivoice_triton.evidence import default_model
