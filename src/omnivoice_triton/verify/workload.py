@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnivoice_triton.verify import kernel_cases
+from omnivoice_triton.verify import hopper_cases, kernel_cases
 from omnivoice_triton.verify.kernel_cases import Case, Draw, Sizes
 from omnivoice_triton.verify.planted import FAULTS
 
@@ -31,12 +31,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROWS = (1, 3, 65)
 WIDTHS = (1, 77, 128, 1000, 1024, 3072, 3073)
 
-EXTRA: tuple[tuple[str, Callable[[Draw], Iterator[Callable[[], object]]]], ...] = ()
+EXTRA: tuple[tuple[str, Callable[[Draw], Iterator[Callable[[], object]]]], ...] = hopper_cases.LAUNCHES
 """Kernels that the grid of `kernel_cases` lacks: the launcher's name, and a function that yields a launch for each size
-of one dtype. One line each, such as
-
-    ("hopper_gemm", lambda draw: (partial(hopper_gemm, draw.normal(1, m, 64), …) for m in (1, 65, 290))),
-"""
+of one dtype (none where the GPU can't run it)."""
 
 EDGES: tuple[tuple[tuple[int, int, bool], ...], ...] = (
     ((1, 1, True), (2, 27, True)),  # 59 rows, and 5 that pad: a bucket of 64 to its last row
