@@ -112,7 +112,7 @@ def launchers() -> set[str]:
         module = importlib.import_module(f"{PACKAGE}.{info.name}")
         for name, value in vars(module).items():
             ours = inspect.isfunction(value) and value.__module__ == module.__name__
-            if ours and (name.startswith("triton_") or name == "int8_qk_attention"):
+            if ours and (name.startswith(("triton_", "hopper_")) or name == "int8_qk_attention"):
                 found.add(name)
     return found
 

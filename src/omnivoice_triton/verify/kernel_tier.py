@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
     try:
         interpret_on_cpu(device)
         from omnivoice_triton.kernels import interpreting
-        from omnivoice_triton.verify import kernel_cases
+        from omnivoice_triton.verify import hopper_grid, kernel_cases
     except (ModeUnavailable, ImportError) as error:
         tier.problems.append(f"kernels can't run here: {error}")
         return tier
@@ -137,8 +138,17 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
         tier.problems.append("kernels can't run on a CPU: Triton's interpreter is off (set TRITON_INTERPRET=1)")
         return tier
     whole_grid = cases is None
+    elsewhere: tuple[str, ...] = ()
     if cases is None:
-        cases = kernel_cases.cases(kernel_cases.GPU if compiled else kernel_cases.CPU, device)
+        sizes = kernel_cases.GPU if compiled else kernel_cases.CPU
+        more = (
+            case for dtype in kernel_cases.DTYPES for case in hopper_grid.cases(sizes, kernel_cases.Draw(device, dtype))
+        )
+        cases = chain(kernel_cases.cases(sizes, device), more)
+        reason = hopper_grid.problem(device)
+        if reason is not None:
+            elsewhere = hopper_grid.KERNELS
+            tier.notes.append(f"not checked here: {', '.join(elsewhere)}: {reason}")
     grid = list(cases)
     if not compiled:
         left = {case.kernel for case in grid if case.multiplies and case.dtype is torch.bfloat16}
@@ -149,7 +159,7 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
         progress(1, f"{case.kernel} {case.shape}", number, len(grid))
         tier.rows.append(check(case))
     if whole_grid:
-        missing = sorted(kernel_cases.launchers() - {case.kernel for case in grid})
+        missing = sorted(kernel_cases.launchers() - {case.kernel for case in grid} - set(elsewhere))
         tier.problems += [f"kernel {name} has no case in the grid" for name in missing]
     tier.seconds = time.perf_counter() - start
     return tier
