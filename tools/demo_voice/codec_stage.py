@@ -16,7 +16,7 @@ from tools.demo_voice.stages import generator, learning_rate, step_seed
 class CodecRecipe:
     """How the codec is trained."""
 
-    batch: int = 64
+    batch: int = 48
     frames: int = 24
     """Length of a training segment: 0.96 s."""
     peak_rate: float = 1.5e-3

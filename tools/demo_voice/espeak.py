@@ -39,10 +39,10 @@ class Espeak:
         self._library = _load(LIBRARY, folder)
         data = None
         if folder is not None:
-            found = next(folder.rglob("espeak-ng-data"), None)
+            found = next(folder.rglob("espeak-ng-data/phontab"), None)  # The package's documentation has that name too
             if found is None:
                 raise EspeakError(f"{folder} has no espeak-ng-data: unpack the package of that name there too")
-            data = str(found.parent).encode()
+            data = str(found.parent.parent).encode()
         self.sample_rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
         if self.sample_rate_hz <= 0:
             raise EspeakError(f"espeak-ng doesn't start (code {self.sample_rate_hz}): is espeak-ng-data there?")

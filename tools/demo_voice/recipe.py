@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tools.demo_voice.codec import CodecShape
 from tools.demo_voice.codec_stage import CodecRecipe
@@ -24,7 +24,16 @@ class Recipe:
     codec: CodecRecipe = field(default_factory=CodecRecipe)
     codec_budget: Budget = field(default_factory=lambda: Budget(minutes=5.5))
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
-    judge_budget: Budget = field(default_factory=lambda: Budget(minutes=2.5))
+    judge_budget: Budget = field(default_factory=lambda: Budget(minutes=3.0))
     model_shape: ModelShape = field(default_factory=ModelShape)
     model: ModelRecipe = field(default_factory=ModelRecipe)
     model_budget: Budget = field(default_factory=lambda: Budget(minutes=14.0))
+
+    def small(self) -> Recipe:
+        """The same with batches that a CPU can bear: to try the steps out, not to make a voice."""
+        return replace(
+            self,
+            codec=replace(self.codec, batch=4, frames=12),
+            judge=replace(self.judge, batch=8),
+            model=replace(self.model, rows=1024),
+        )

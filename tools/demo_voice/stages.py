@@ -119,11 +119,11 @@ def run_stage(
                 raise FloatingPointError(f"stage {stage.name} diverged at step {step}: {row}")
 
     mark = last_save = time.monotonic()
-    # Several steps to a look at the clock: the device is never waited for in between.
+    # On a GPU several steps to a look at the clock: the device is never waited for in between.
     while budget.progress(step, seconds) < 1.0 and clock.left_s > 0 and step != pause_at:
         curve.add(step, stage.step(step, budget.progress(step, seconds)))
         step += 1
-        if step % 25 == 0:
+        if step % 25 == 0 or not curve.on_gpu:
             curve.settle()  # Waits for the device: the time counted is time worked.
             now = time.monotonic()
             seconds, mark = seconds + now - mark, now
@@ -146,17 +146,18 @@ class _Curve:
         self.path = path
         self._pending: list[dict[str, torch.Tensor]] = []
         self._step = 0
+        self.on_gpu = False
 
     def clear(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("")
 
     def add(self, step: int, values: dict[str, torch.Tensor]) -> None:
-        self._step = step
+        self._step, self.on_gpu = step, next(iter(values.values())).is_cuda
         self._pending.append({name: value.detach() for name, value in values.items()})
 
     def settle(self) -> None:
-        if self._pending and next(iter(self._pending[-1].values())).is_cuda:
+        if self.on_gpu:
             torch.cuda.synchronize()
 
     def flush(self) -> dict[str, float]:

@@ -38,14 +38,19 @@ class Workshop:
     espeak_root: str | None = None
     corpus: corpora.Corpus | None = None
 
+    def make_corpus(self) -> corpora.Corpus:
+        """The recordings on disk, made now if they aren't there; returned without their audio."""
+        path = self.directory / "corpus"
+        if not (path / "clips.json").exists():
+            plan = corpora.plan(self.recipe.seed, self.recipe.clips, self.recipe.held_out)
+            corpora.build(path, plan, espeak_root=self.espeak_root)
+        return corpora.load_texts(path)
+
     def load_corpus(self) -> corpora.Corpus:
         """The recordings on the device; made first if they aren't there."""
         if self.corpus is None:
-            path = self.directory / "corpus"
-            if not (path / "clips.json").exists():
-                plan = corpora.plan(self.recipe.seed, self.recipe.clips, self.recipe.held_out)
-                corpora.build(path, plan, espeak_root=self.espeak_root)
-            self.corpus = corpora.load(path, self.device)
+            self.make_corpus()
+            self.corpus = corpora.load(self.directory / "corpus", self.device)
         return self.corpus
 
     def codec_stage(self) -> CodecStage:
@@ -63,7 +68,7 @@ class Workshop:
         tokenizer = load_tokenizer(self.directory / "tokenizer")
         recipe = self.recipe
         # Texts and codes are all it needs: hours of audio can stay on disk.
-        corpus = self.corpus or corpora.load_texts(self.directory / "corpus")
+        corpus = self.corpus or self.make_corpus()
         return ModelStage(corpus, codes, tokenizer, recipe.model_shape, recipe.model, recipe.seed)
 
     def trained_codec(self) -> Any:
@@ -90,8 +95,8 @@ def run_piece(shop: Workshop, stages: tuple[str, ...], clock: Clock, *, pause_at
 def _stage(shop: Workshop, name: str, recipe: Recipe, clock: Clock, pause_at: int | None) -> bool:
     directory = shop.directory
     if name == "corpus":
-        corpus = shop.load_corpus()
-        hours = corpus.audio.numel() / corpora.SAMPLE_RATE_HZ / 3600
+        corpus = shop.corpus or shop.make_corpus()
+        hours = sum(clip.frames for clip in corpus.clips) * corpora.FRAME / corpora.SAMPLE_RATE_HZ / 3600
         print(f"corpus: {len(corpus.clips)} clips, {hours:.1f} hours", flush=True)
         return True
     if name == "codec":
@@ -136,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=Recipe.clips, help="training recordings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--small", action="store_true", help="small batches: try the steps out on a CPU")
     for name in ("codec", "judge", "model"):
         parser.add_argument(f"--{name}-minutes", type=float, help=f"whole budget of stage {name}, over all pieces")
     options = parser.parse_args(arguments)
@@ -145,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
         minutes = getattr(options, f"{name}_minutes")
         if minutes is not None:
             recipe = replace(recipe, **{f"{name}_budget": Budget(minutes=minutes)})
+    recipe = recipe.small() if options.small else recipe
     shop = Workshop(options.out, recipe, torch.device(options.device), options.espeak)
     done = run_piece(shop, tuple(options.stages.split(",")), clock)
     pictures.curves([options.out / f"{name}.curve.jsonl" for name in STAGES], options.out / "curves.png")
