@@ -22,7 +22,7 @@ class Recipe:
     """Sentences a language that nothing is trained on."""
     codec_shape: CodecShape = field(default_factory=CodecShape)
     codec: CodecRecipe = field(default_factory=CodecRecipe)
-    codec_budget: Budget = field(default_factory=lambda: Budget(minutes=5.5))
+    codec_budget: Budget = field(default_factory=lambda: Budget(minutes=5.0))
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
     judge_budget: Budget = field(default_factory=lambda: Budget(minutes=3.0))
     model_shape: ModelShape = field(default_factory=ModelShape)
