@@ -112,6 +112,11 @@ def test_nothing_compared_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing was checked" in capsys.readouterr().out
 
 
+def test_base_beside_itself_has_compared_nothing(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tiny, "--modes", "base", "--device", "cpu") == 1
+    assert "no mode was compared with base" in capsys.readouterr().out
+
+
 def test_a_mode_that_cannot_run_is_an_error(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tiny, "--modes", "hybrid", "--device", "cpu") == 2
     assert "mode hybrid can't run here" in capsys.readouterr().err

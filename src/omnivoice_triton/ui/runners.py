@@ -24,7 +24,7 @@ class Runners:
 
     def __init__(self, most: int = MOST_LOADED, make: Callable[..., Any] | None = None) -> None:
         self._most = most
-        self._make = make or BaseRunner
+        self._make: Callable[..., Any] = make or BaseRunner
         self._loaded: OrderedDict[Key, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -36,14 +36,12 @@ class Runners:
     @contextmanager
     def borrow(self, mode: str, model: str) -> Iterator[Any]:
         """The runner of a mode, loaded; nobody else has one meanwhile."""
-        from omnivoice_triton.checkpoint import resolve_model
-
         with self._lock:
             key = (mode, model)
             if key not in self._loaded:
                 while len(self._loaded) >= self._most:
                     self._loaded.popitem(last=False)[1].unload_model()
-                runner = self._make(model_id=resolve_model(model or None), mode=mode)
+                runner = self._make(model_id=model or None, mode=mode)
                 runner.load_model()
                 self._loaded[key] = runner
             self._loaded.move_to_end(key)

@@ -203,6 +203,8 @@ def run(
     start = time.perf_counter()
     for dtype in dtypes:
         tier.rows += check_modes(path, modes, device=device, dtype=dtype, progress=progress, **settings)
+    if not set(modes) - {"base"}:
+        tier.problems.append("no mode was compared with base: name one")
     tier.notes += sorted({f"{row['mode']}: {row['note']}" for row in tier.rows if row["note"]})
     if any("engine" in row and row["engine"]["replay_equals_eager"] is None for row in tier.rows):
         tier.notes.append("turbo: no graphs on this device, so replay against eager was not compared")
@@ -246,7 +248,10 @@ def main(argv: list[str] | None = None) -> int:
     except OmniVoiceTritonError as error:
         print(f"verify.parity: {error}", file=sys.stderr)
         return 2
-    return report(tier.rows)
+    code = report(tier.rows)
+    for problem in tier.problems:
+        print(f"FAIL: {problem}")
+    return code if not tier.problems else 1
 
 
 def report(rows: list[dict[str, Any]]) -> int:
