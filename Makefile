@@ -74,7 +74,7 @@ bench-turbo: $(GPU_READY) ## turbo beside base: times, floors, lengths, throughp
 soak: $(GPU_READY) ## 200 utterances of different lengths: memory stays under the budget
 	$(PY) -m omnivoice_triton.bench.soak --json $(RESULTS)/soak.json
 
-sanitize: $(GPU_READY) ## compute-sanitizer memcheck on the kernels of the six modes
+sanitize: $(GPU_READY) ## compute-sanitizer, memcheck and racecheck, on every kernel
 	$(PY) -m omnivoice_triton.verify.sanitize --json $(RESULTS)/sanitizer.json
 
 bench: bench-kernels bench-speed soak ## all benchmarks

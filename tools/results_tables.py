@@ -77,7 +77,7 @@ def modes_table() -> str:
 
 def cases_table() -> str:
     """Every case of the speed benchmark, fp16 milliseconds."""
-    document = load("speed")
+    document = load("speed-cases")
     found = [r for r in document["results"] if r["dtype"] == "fp16"]
     modes, cases = (list(dict.fromkeys(r[key] for r in found)) for key in ("mode", "case"))
     at = {(r["mode"], r["case"]): r for r in found}
@@ -85,7 +85,7 @@ def cases_table() -> str:
         [case, *(f"{at[m, case]['median_ms']:.0f} ({at[m, case]['ratio_to_base']:.2f})" for m in modes)]
         for case in cases
     ]
-    return markdown(["fp16 ms (of base)", *modes], rows) + stamp(document, "speed")
+    return markdown(["fp16 ms (of base)", *modes], rows) + stamp(document, "speed-cases")
 
 
 def kernels_table() -> str:

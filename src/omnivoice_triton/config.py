@@ -61,8 +61,7 @@ _MODES = (
     Mode(
         "hybrid_sage", "Triton kernels, INT8-QK attention, CUDA graph", rank=50, triton=True, int8_qk=True, graph=True
     ),
-    # Below hybrid until its figures on a GPU are committed: `auto` takes what is proven.
-    Mode("turbo", "an engine of our own: packed rows, sampling on the device, step graphs", rank=55, engine=True),
+    Mode("turbo", "an engine of our own: packed rows, sampling on the device, step graphs", rank=70, engine=True),
 )
 
 MODES: dict[str, Mode] = {mode.name: mode for mode in _MODES}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from omnivoice_triton.kernels import int8_qk_attention, launch, launch_count, reference, reset_launch_count
-from omnivoice_triton.kernels.attention import _LaunchCounter
+from omnivoice_triton.kernels.counter import LaunchCounter
 
 from .kernel_checks import DTYPES, Inputs, assert_caught, assert_close, assert_same_bits, name, relative_error
 
@@ -239,7 +239,7 @@ def test_counts_its_launches(device: str) -> None:
 
 
 def test_the_counter_is_thread_safe() -> None:
-    counter = _LaunchCounter()
+    counter = LaunchCounter()
     threads = [threading.Thread(target=lambda: [counter.add_one() for _ in range(5000)]) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -22,7 +22,9 @@ def test_nothing_spills(tile: HopperAttentionTile, bf16: bool) -> None:
     assert tile.problem() is None
     defines, prologue = variant_source(tile, bf16, True)
     text = "".join(f"#define {key} {value}\n" for key, value in defines.items()) + prologue
-    _, messages = nvrtc.compile_cubin("hopper_attention", text + nvrtc.source("hopper_attention.cu"), "sm_90a")
+    _, messages = nvrtc.compile_cubin(
+        "hopper_attention", text + nvrtc.source("hopper_attention.cu"), "sm_90a", anew=True
+    )
     assert "0 bytes spill stores, 0 bytes spill loads" in messages
     assert "serialized" not in messages
 
@@ -31,7 +33,7 @@ def test_bad_input() -> None:
     assert "wanted 32 or 64" in (HopperAttentionTile(48, 2).problem() or "")
     assert "shared memory" in (HopperAttentionTile(64, 6).problem() or "")
     qkv, tiles = torch.zeros(4, 4096), torch.zeros(1, tables.TILE_WIDTH, dtype=torch.int32)
-    with pytest.raises(ValueError, match="wanted 16 bit on a CUDA device"):
+    with pytest.raises(ValueError, match="a CUDA device"):
         hopper_attention(qkv, tiles, **HEADS, tile=TILES[0], out=torch.zeros(4, 2048))
 
 

@@ -43,7 +43,7 @@ def compile_kernel(tile: HopperTile, epilogue: int, *, bf16: bool = False, chang
     text = "".join(f"#define {key} {value}\n" for key, value in defines.items())
     source = nvrtc.source("hopper_gemm.cu")
     assert change[0] in source
-    code, messages = nvrtc.compile_cubin("hopper_gemm", text + prologue + source.replace(*change), "sm_90a")
+    code, messages = nvrtc.compile_cubin("hopper_gemm", text + prologue + source.replace(*change), "sm_90a", anew=True)
     assert code.startswith(b"\x7fELF")
     return messages
 
@@ -110,7 +110,7 @@ def test_tiles_that_can_be(epilogue: int, tile: HopperTile) -> None:
 
 def test_only_16_bit_on_a_gpu() -> None:
     x, w = torch.zeros(4, 64), torch.zeros(64, 64)
-    with pytest.raises(ValueError, match="wanted 16 bit on a CUDA device"):
+    with pytest.raises(ValueError, match="a CUDA device"):
         hopper_gemm(x, w, HopperTile(80, 1, 1, 1, 4), out=torch.zeros(4, 64))
     with pytest.raises(ValueError, match="weight is"):
         hopper_gemm(x, w[:, :32], HopperTile(80, 1, 1, 1, 4), out=torch.zeros(4, 64))

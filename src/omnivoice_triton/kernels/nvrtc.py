@@ -34,13 +34,14 @@ def source(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def compile_cubin(name: str, text: str, architecture: str) -> tuple[bytes, str]:
+def compile_cubin(name: str, text: str, architecture: str, *, anew: bool = False) -> tuple[bytes, str]:
     """Machine code of CUDA C++ source, and what the assembler said of registers and spills.
 
     Args:
         name: for messages.
         text: the whole source; no headers are at hand.
         architecture: as `sm_90a`.
+        anew: past NVRTC's own cache (13.0 and later), which keeps machine code but no messages.
 
     Raises:
         RuntimeError: it doesn't compile; the compiler's log follows.
@@ -61,6 +62,7 @@ def compile_cubin(name: str, text: str, architecture: str) -> tuple[bytes, str]:
 
     program = checked(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, [], []))
     options = [f"--gpu-architecture={architecture}".encode(), b"-std=c++17", b"-default-device", b"--ptxas-options=-v"]
+    options += [b"--no-cache"] if anew else []
     checked(nvrtc.nvrtcCompileProgram(program, len(options), options))
     code = b" " * checked(nvrtc.nvrtcGetCUBINSize(program))
     checked(nvrtc.nvrtcGetCUBIN(program, code))
