@@ -19,7 +19,7 @@ class CodecRecipe:
     batch: int = 48
     frames: int = 24
     """Length of a training segment: 0.96 s."""
-    peak_rate: float = 1.5e-3
+    peak_rate: float = 1e-3
     commitment: float = 0.25
     mel: float = 2.0
     scale: float = 0.05
@@ -50,7 +50,7 @@ class CodecStage:
         self.loss = codecs.SpectralLoss().to(self.device)
         self.parameters = [p for p in self.codec.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.peak_rate, betas=(0.8, 0.98), weight_decay=1e-3, fused=self.device.type == "cuda"
+            self.parameters, lr=recipe.peak_rate, betas=(0.8, 0.99), weight_decay=1e-3, fused=self.device.type == "cuda"
         )
         train = corpus.indices(held_out=False)
         lengths = np.array([corpus.clips[i].frames for i in train])

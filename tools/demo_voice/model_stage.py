@@ -19,7 +19,7 @@ class ModelRecipe:
 
     rows: int = 32_768
     """Positions in a batch, padding included: about 230 samples."""
-    peak_rate: float = 2e-3
+    peak_rate: float = 1.5e-3
     warmup: int = 400
     weight_decay: float = 0.01
     average: float = 0.999

@@ -68,9 +68,9 @@ class Clock:
 
 
 def learning_rate(progress: float, step: int, warmup: int = 200, floor: float = 0.02) -> float:
-    """Factor of the peak rate: a short rise, flat for 40 % of the budget, then a half cosine to `floor`."""
+    """Factor of the peak rate: a short rise, flat for 30 % of the budget, then a half cosine to `floor`."""
     rise = min(1.0, (step + 1) / warmup)
-    fall = max(0.0, (progress - 0.4) / 0.6)
+    fall = max(0.0, (progress - 0.3) / 0.7)
     return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * fall)))
 
 
