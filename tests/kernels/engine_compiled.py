@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 
-from omnivoice_triton.kernels import embed, gemm, packed_norm, qkv, unmask, varlen_attention
+from omnivoice_triton.kernels import embed, fp8, gemm, launch, packed_int8, packed_norm, qkv, unmask, varlen_attention
+from omnivoice_triton.kernels.int8_keys import MEAN_ROWS
 from omnivoice_triton.kernels.tiles import GemmTile, varlen_tile
 
 from .compiled import TYPES, compile_for, pointers, usage
 
 H, INTERMEDIATE, HQ, HKV, D, C, VA = 1024, 3072, 16, 8, 128, 8, 1025
 GEMM_TILE = {75: GemmTile(32, 32, 32, 2, 4, 1), 90: GemmTile(64, 128, 64, 2, 4, 3)}
+FP8_TYPES = {"out_ptr": "*fp8e4nv", "scale_ptr": "*fp32"}
+NO_FUSION = {"enable_fp_fusion": False}
 
 
 def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[str, Any]]:
@@ -37,19 +40,23 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
         "out",
         "delta",
         "residual",
+        "gate_up",
     )
     types = pointers(dtype, *names, "w", "logits")
     types |= {
         f"{name}_ptr": "*i32" for name in ("rows", "canvas", "tiles", "pick", "targets", "slots", "items", "tokens")
     }
-    types |= {f"{name}_ptr": "*fp32" for name in ("position_u", "class_u", "scores", "partials")}
+    types |= {f"{name}_ptr": "*fp32" for name in ("position_u", "class_u", "scores", "partials", "means", "scales")}
+    types |= {"values_ptr": "*i8"}
     types |= {"eps": "fp32", "scale": "fp32"}
     common = {"PDL": pdl}
 
-    def compiled(kernel: Any, cut: dict[str, Any], **options: Any) -> tuple[str, Any]:
+    def compiled(
+        kernel: Any, cut: dict[str, Any], more: dict[str, str] | None = None, **options: Any
+    ) -> tuple[str, Any]:
         if pdl:
             options["launch_pdl"] = True
-        return kernel.__name__, compile_for(capability, kernel, types, cut | common, **options)
+        return kernel.__name__, compile_for(capability, kernel, types | (more or {}), cut | common, **options)
 
     yield compiled(embed._embed_rows_kernel, {"V": VA, "C": C, "H": H, "BLOCK_H": H}, num_warps=4)
     heads = {"HQ": HQ, "HKV": HKV, "HALF": D // 2}
@@ -58,6 +65,11 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
     cut = {"HQ": HQ, "HKV": HKV, "D": D, "TILE_ROWS": tile.rows, "BLOCK_M": 2 * tile.rows, "BLOCK_N": tile.block_n}
     options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
     yield compiled(varlen_attention._varlen_attention_kernel, cut | {"BLOCK_D": D}, **options)
+    yield from _int8_kernels(capability, compiled, dtype)
+    if capability >= 89:
+        yield from _fp8_kernels(compiled)
+    if capability == 89:
+        return  # nothing else is another kernel there than at 9.0
     for pick in (False, True):
         cut = {"H": H, "PARTIALS": 1, "PICK": pick, "BLOCK_H": H}
         yield compiled(packed_norm._packed_add_norm_kernel, cut, num_warps=4)
@@ -78,19 +90,42 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
             yield compiled(gemm._qkv_rope_kernel, cut, **options)
 
 
+def _int8_kernels(capability: int, compiled: Any, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
+    tile = varlen_tile(D, HQ // HKV, dtype.itemsize, capability)
+    heads = {"HQ": HQ, "HKV": HKV, "D": D, "BLOCK_D": D}
+    rows = {"TILE_ROWS": tile.rows, "BLOCK_N": tile.block_n}
+    yield compiled(packed_int8._packed_key_mean_kernel, heads | {"ROWS": MEAN_ROWS}, num_warps=8, **NO_FUSION)
+    yield compiled(packed_int8._packed_key_quantise_kernel, heads | rows, num_warps=4, **NO_FUSION)
+    cut = heads | rows | {"BLOCK_M": max(16, 2 * tile.rows), "INT8_DOT": capability >= 80}
+    options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    yield compiled(packed_int8._packed_int8_attention_kernel, cut, **options, **NO_FUSION)
+
+
+def _fp8_kernels(compiled: Any) -> Iterator[tuple[str, Any]]:
+    for kernel, width in (
+        (fp8._quantise_rows_kernel, HQ * D),
+        (fp8._add_norm_quantise_kernel, H),
+        (fp8._swiglu_quantise_kernel, INTERMEDIATE),
+    ):
+        tile = launch.row_tile(width)
+        yield compiled(kernel, {"N": width, "BLOCK_N": tile.block}, FP8_TYPES, num_warps=tile.num_warps)
+
+
 def main() -> None:
     """Compile everything and print the list."""
     results = []
     for capability, dtype, pdl in (
         (75, torch.float16, False),
         (75, torch.float32, False),
+        (89, torch.float16, False),
         (90, torch.bfloat16, True),
         (90, torch.float32, False),
     ):
         for name, kernel in kernels(capability, dtype, pdl):
             what = {"kernel": name, "capability": capability, "dtype": TYPES[dtype], "pdl": pdl}
             waits = "griddepcontrol.wait" in kernel.asm["ptx"]
-            results.append(what | usage(kernel) | {"waits": waits, "products": _products(kernel.asm["ptx"])})
+            made = {"waits": waits, "products": _products(kernel.asm["ptx"]), "fp8": _fp8_from(kernel.asm["ptx"])}
+            results.append(what | usage(kernel) | made)
     json.dump(results, sys.stdout)
 
 
@@ -99,6 +134,11 @@ def _products(ptx: str) -> str:
         if name in ptx:
             return name
     return ""
+
+
+def _fp8_from(ptx: str) -> str:
+    """What the instruction that makes e4m3 takes."""
+    return next((kind for kind in ("f32", "f16x2") if f"cvt.rn.satfinite.e4m3x2.{kind}" in ptx), "")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ exact the mean is matters little, since any constant is allowed.
 from __future__ import annotations
 
 import math
-import threading
 
 import torch
 import triton
@@ -30,33 +29,14 @@ import triton.language as tl
 
 from omnivoice_triton.kernels import launch
 from omnivoice_triton.kernels.cached import Cached
+from omnivoice_triton.kernels.counter import LaunchCounter
 from omnivoice_triton.kernels.launch import INTERPRETED, SMOOTH_ROWS, device_function, loop_bound, round_to
 
 MAX_HEAD_DIM = 256
 _LOG2_E = 1.4426950408889634
 
 
-class _LaunchCounter:
-    """A count that several threads may raise."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-
-    def add_one(self) -> None:
-        with self._lock:
-            self._count += 1
-
-    def read(self) -> int:
-        with self._lock:
-            return self._count
-
-    def reset(self) -> None:
-        with self._lock:
-            self._count = 0
-
-
-_launches = _LaunchCounter()
+_launches = LaunchCounter()
 
 
 def launch_count() -> int:
