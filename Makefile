@@ -8,7 +8,7 @@ TEXT ?= Hello, this is OmniVoice on Triton.
 RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup lock lint types test-gpu test-parity verify smoke-test sanitize \
+.PHONY: help demo test ui setup lock lint types test-gpu test-parity verify smoke-test sanitize \
 	bench bench-kernels bench-speed bench-turbo soak clean
 
 help: ## list the targets
@@ -20,6 +20,9 @@ demo: $(READY) ## write hello.wav from a sentence
 test: $(READY) ## lint, types and every test that needs no GPU
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -q
+
+ui: $(READY) ## the dashboard, on http://localhost:8501
+	@$(BIN)/omnivoice-triton ui
 
 setup: $(READY) ## a developer's checkout, pre-commit included
 	@if git rev-parse --git-dir >/dev/null 2>&1; then $(BIN)/pre-commit install; fi
@@ -60,7 +63,8 @@ test-parity: $(GPU_READY) ## tier 2: hidden states and logits of each mode again
 smoke-test: $(GPU_READY) ## tier 3, quick: each mode speaks in each voice
 	$(PY) -m omnivoice_triton.verify.smoke --json $(RESULTS)/smoke.json
 
-verify: test-gpu test-parity smoke-test ## all three tiers
+verify: $(GPU_READY) ## all three tiers and one report: kernels, model, speech
+	$(PY) -m omnivoice_triton verify --json $(RESULTS)/verify.json --html $(RESULTS)/verify.html
 
 bench-kernels: $(GPU_READY) ## each kernel beside PyTorch
 	$(PY) -m omnivoice_triton.bench.kernels --json $(RESULTS)/kernels.json
