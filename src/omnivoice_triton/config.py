@@ -21,7 +21,16 @@ MAX_DURATION_S = 3600.0
 MIN_SPEED, MAX_SPEED = 0.1, 10.0
 DEFAULT_GRAPH_BUDGET_MB = 512
 
-ENGINE_OPTIONS = ("noise", "max_rows", "max_items", "codec_precision", "reference_encoder", "host_embedding")
+ENGINE_OPTIONS = (
+    "noise",
+    "max_rows",
+    "max_items",
+    "attention",
+    "precision",
+    "codec_precision",
+    "reference_encoder",
+    "host_embedding",
+)
 """What a runner or `accelerate` takes for modes with an engine of our own, beside the options of all modes."""
 
 

@@ -481,6 +481,9 @@ class TestBadInput:
         [
             ({"noise": "pink"}, "unknown noise 'pink'"),
             ({"codec_precision": "fp8"}, "unknown codec precision 'fp8'"),
+            ({"attention": "sage"}, "unknown attention 'sage': choose one of exact, int8"),
+            ({"precision": "int8"}, "unknown precision 'int8': choose 'fp8', or None for the model's dtype"),
+            ({"precision": torch.float16}, r"unknown precision torch\.float16"),
             ({"max_rows": 100}, "max_rows must be a multiple of 64, not 100"),
             ({"reference_encoder": "no"}, "reference_encoder must be True or False, not 'no'"),
             ({"host_embedding": 1}, "host_embedding must be True or False, not 1"),
@@ -494,7 +497,17 @@ class TestBadInput:
             create_runner("turbo", device="cpu", **options)
 
     @pytest.mark.parametrize(
-        "name", ["noise", "max_rows", "max_items", "codec_precision", "reference_encoder", "host_embedding"]
+        "name",
+        [
+            "noise",
+            "max_rows",
+            "max_items",
+            "attention",
+            "precision",
+            "codec_precision",
+            "reference_encoder",
+            "host_embedding",
+        ],
     )
     def test_engine_options_are_for_turbo(self, name: str, tiny: Path) -> None:
         with pytest.raises(InputError, match=f"{name} is for mode turbo, not base"):

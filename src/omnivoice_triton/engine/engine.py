@@ -14,12 +14,14 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from omnivoice_triton.engine.backbone import Backbone
+from omnivoice_triton.engine.backbone import Backbone, check_attention
+from omnivoice_triton.engine.fp8 import FP8_FROM_ROWS, Fp8Layers, check_fp8, check_precision
 from omnivoice_triton.engine.layout import BucketGrid, row_count
 from omnivoice_triton.engine.noise import (
     TorchDraws,
@@ -61,9 +63,17 @@ class Engine:
         share_weights: re-point the model's Linears at the engine's fused tensors instead of doubling them.
         tiles: tile choices; by default those of the package for this GPU.
         capture: how a step is captured; by default a CUDA graph on CUDA, and nothing elsewhere.
+        attention: `exact`, or `int8`: products of queries and keys in INT8. Logits are then no longer the model's own
+            to its dtype; an item's noise and neighbours still don't touch each other.
+        precision: None for the model's dtype, or `fp8`: the four matrix products of each layer in FP8 (3 bits of
+            mantissa, a relative error of 3 to 4 % each) in steps of `fp8_from_rows` packed rows or more, for which
+            8-bit copies of the weights are made beside the others (0.44 GB of the full model). Which steps those are
+            depends on who else is decoded: so then do an item's tokens.
+        fp8_from_rows: packed rows of the smallest bucket that runs in FP8.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range, or a dtype that FP8 products can't put out here.
+        ModeUnavailable: `precision="fp8"` on a GPU without FP8.
         CheckpointError: the model's tensors aren't those of its config.
         UpstreamChanged: its architecture is another.
     """
@@ -80,23 +90,34 @@ class Engine:
         share_weights: bool = True,
         tiles: Tiles | None = None,
         capture: Capture | None = None,
+        attention: str = "exact",
+        precision: str | None = None,
+        fp8_from_rows: int = FP8_FROM_ROWS,
     ) -> None:
         self.noise = check_noise(noise)
+        self.attention = check_attention(attention)
+        self.precision = check_precision(precision)
         with _no_grad():
             self.weights = BackboneWeights.from_upstream(model, share=share_weights)
             self.shape = self.weights.shape
             self.device = self.weights.device
             self.backend = resolve_backend(backend, self.device)
+            if precision == "fp8":
+                self._check_fp8()
             if tiles is None:
                 tiles = Tiles.default(self.shape, self.weights.dtype.itemsize, _capability(self.device))
+            if attention == "int8":
+                tiles = replace(tiles, attention=())  # tuned for another kernel
             grid = BucketGrid(max_rows, max_items, granule, lambda rows: tiles.for_attention(rows).rows)
             uniforms = None
             if noise == "torch":
                 uniforms = Uniforms.allocate(max_rows, self.shape.codebooks, self.shape.audio_vocab, self.device)
             if capture is None:
                 capture = CudaCapture(self.device) if self._captures_graphs else run_eagerly
+            ops = get_ops(self.backend, pdl=tiles.pdl)
+            fp8 = Fp8Layers(self.weights, ops, max_rows, fp8_from_rows) if precision == "fp8" else None
             self.runner = StepRunner(
-                Backbone(self.weights, get_ops(self.backend, pdl=tiles.pdl), tiles, max_rows),
+                Backbone(self.weights, ops, tiles, max_rows, attention=attention, fp8=fp8),
                 DecodeState(self.weights, max_rows, max_items),
                 grid,
                 capture,
@@ -112,6 +133,13 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._closing = False
 
+    def _check_fp8(self) -> None:
+        try:
+            check_fp8(self.backend, self.weights)
+        except Exception:
+            self.weights.unshare()  # nobody will ever close this engine
+            raise
+
     @property
     def _captures_graphs(self) -> bool:
         return self.backend == "triton" and self.device.type == "cuda"
@@ -121,10 +149,18 @@ class Engine:
         running, waiting = self._scheduler.load
         graphs = self.runner.graphs
         return (
-            f"<Engine: {self.backend} on {self.device}, {self.weights.dtype}, {self.noise} noise, "
+            f"<Engine: {self.backend} on {self.device}, {self.weights.dtype}, {self.noise} noise, {self._given_up}"
             f"{graphs.captures} of {len(self.runner.grid.buckets)} buckets captured, "
             f"{running} running, {waiting} waiting>"
         )
+
+    @property
+    def _given_up(self) -> str:
+        """Exactness that options gave up, for the repr."""
+        fp8 = self.runner.backbone.fp8
+        parts = ["INT8-QK attention"] if self.attention == "int8" else []
+        parts += [f"FP8 from {fp8.from_rows} rows"] if fp8 is not None else []
+        return "".join(f"{part}, " for part in parts)
 
     def warmup(self) -> None:
         """Capture every bucket. Without it the first step does; afterwards nothing is captured or allocated."""

@@ -34,6 +34,11 @@ class Ops:
     qkv_rope: Op
     gate_up: Op
     gemm: Op
+    int8_attention: Op
+    quantise_rows: Op
+    add_norm_quantise: Op
+    swiglu_quantise: Op
+    scaled_mm: Op
     score_cells: Op
     select_cells: Op
 
@@ -63,6 +68,7 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
     """The operations of `triton` or `reference`; with `pdl` Triton's are launched dependent on the kernel before."""
     if backend == "reference":
         from omnivoice_triton.kernels import engine_reference as ref
+        from omnivoice_triton.kernels import fp8_reference, int8_reference
 
         return Ops(
             backend,
@@ -75,16 +81,24 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
             qkv_rope=ref.qkv_rope,
             gate_up=ref.gate_up,
             gemm=ref.gemm,
+            int8_attention=int8_reference.packed_int8_attention,
+            quantise_rows=fp8_reference.quantise_rows,
+            add_norm_quantise=fp8_reference.add_norm_quantise,
+            swiglu_quantise=fp8_reference.swiglu_quantise,
+            scaled_mm=fp8_reference.scaled_mm,
             score_cells=ref.score_cells,
             select_cells=ref.select_cells,
         )
     from omnivoice_triton.kernels import (
         embed,
+        fp8,
         gemm,
         hopper_attention,
         hopper_gemm,
+        packed_int8,
         packed_norm,
         qkv,
+        scaled_mm,
         swiglu,
         unmask,
         varlen_attention,
@@ -112,6 +126,11 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
         qkv_rope=by_tile(gemm.triton_qkv_rope, hopper_gemm.hopper_qkv_rope),
         gate_up=by_tile(gemm.triton_gate_up, hopper_gemm.hopper_gate_up),
         gemm=partial(hopper_gemm.hopper_gemm, pdl=pdl),
+        int8_attention=partial(packed_int8.triton_packed_int8_attention, pdl=pdl),
+        quantise_rows=partial(fp8.triton_quantise_rows, pdl=pdl),
+        add_norm_quantise=partial(fp8.triton_add_norm_quantise, pdl=pdl),
+        swiglu_quantise=partial(fp8.triton_swiglu_quantise, pdl=pdl),
+        scaled_mm=scaled_mm.scaled_mm,
         score_cells=partial(unmask.triton_score_cells, pdl=pdl),
         select_cells=partial(unmask.triton_select_cells, pdl=pdl),
     )

@@ -17,8 +17,8 @@ from omnivoice_triton.kernels import fp8_reference
 
 MIN_CAPABILITY = (8, 9)
 FAST_ACCUMULATION = True
-"""Hopper's FP8 accumulator as it is, with about 14 bits: at K of 3,072 or less that errs far less than operands of 3 bits
-of mantissa do, and to add up in fp32 in between takes time."""
+"""Hopper's FP8 accumulator as it is, with about 14 bits: at K of 3,072 or less that errs far less than operands of
+3 bits of mantissa do, and to add up in fp32 in between takes time."""
 
 
 def scaled_mm(

@@ -18,10 +18,12 @@ import numpy.typing as npt
 import torch
 
 from omnivoice_triton.config import GenerationOptions
+from omnivoice_triton.engine.backbone import check_attention
 from omnivoice_triton.engine.codec import PRECISIONS, CodecDecoder
 from omnivoice_triton.engine.codec_graphs import Capture, CodecGraphs
 from omnivoice_triton.engine.engine import DEFAULT_MAX_ITEMS, DEFAULT_MAX_ROWS, Engine
 from omnivoice_triton.engine.finish import Decoded, Finisher
+from omnivoice_triton.engine.fp8 import check_precision
 from omnivoice_triton.engine.noise import check_noise, draw_seed
 from omnivoice_triton.models.handle import PatchHandle
 from omnivoice_triton.models.parking import park_encoder, park_text_embedding
@@ -40,6 +42,8 @@ _USED = ("_preprocess_all", "_generate_chunked", "_estimate_target_tokens", *_BO
 def check_engine_values(options: dict[str, Any]) -> None:
     """Raise InputError for a value that an engine option can't have."""
     check_noise(options.get("noise", "philox"))
+    check_attention(options.get("attention", "exact"))
+    check_precision(options.get("precision"))
     precision = options.get("codec_precision", "tf32")
     if precision not in PRECISIONS:
         raise InputError(f"unknown codec precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
@@ -346,6 +350,8 @@ def install_turbo(
     noise: str = "philox",
     max_rows: int = DEFAULT_MAX_ROWS,
     max_items: int = DEFAULT_MAX_ITEMS,
+    attention: str = "exact",
+    precision: str | None = None,
     codec_precision: str = "tf32",
     reference_encoder: bool = True,
     host_embedding: bool = False,
@@ -361,6 +367,12 @@ def install_turbo(
         noise: `philox` (a text's noise depends on its seed alone) or `torch` (upstream's draws in upstream's order).
         max_rows: packed rows (prompt, and twice the frames with guidance) that may run together; a multiple of 64.
         max_items: texts that may run together.
+        attention: `exact`, or `int8` for INT8 products of queries and keys: what attention puts out is about 1 % off,
+            so tokens differ from upstream's.
+        precision: None for the model's dtype. `fp8`, for throughput of large batches, multiplies in FP8 with a scale
+            for each row and channel (3 to 4 % off, each product) wherever a step has 512 packed rows or more, and in
+            the model's dtype below, where FP8 is slower. Tokens differ from upstream's, and a text's tokens then
+            depend on how many are decoded with it. 0.44 GB more memory; needs compute capability 8.9.
         codec_precision: `tf32` as upstream, `fp32` or `bf16`.
         reference_encoder: whether recordings can be cloned. False moves what encodes them, 0.7 GB, to the host's
             memory until `undo()`; `ref_audio` then raises InputError, saved voices work as ever.
@@ -371,6 +383,7 @@ def install_turbo(
 
     Raises:
         InputError: an option out of range, or a model that is patched already.
+        ModeUnavailable: `precision="fp8"` on a GPU without FP8.
         CheckpointError, UpstreamChanged: the model is not one that the engine can run.
     """
     check_engine_values(
@@ -378,6 +391,8 @@ def install_turbo(
             "noise": noise,
             "max_rows": max_rows,
             "max_items": max_items,
+            "attention": attention,
+            "precision": precision,
             "codec_precision": codec_precision,
             "reference_encoder": reference_encoder,
             "host_embedding": host_embedding,
@@ -395,7 +410,15 @@ def install_turbo(
     graphs = None
     if codec_capture is not None or decoder.device.type == "cuda":
         graphs = CodecGraphs(decoder, budget_mb=codec_budget_mb, capture=codec_capture)
-    engine = Engine(model, noise=noise, max_rows=max_rows, max_items=max_items, granule=GRANULE)
+    engine = Engine(
+        model,
+        noise=noise,
+        max_rows=max_rows,
+        max_items=max_items,
+        granule=GRANULE,
+        attention=attention,
+        precision=precision,
+    )
     handle = TurboHandle(model, engine, decoder, graphs)
     try:
         if not reference_encoder:
