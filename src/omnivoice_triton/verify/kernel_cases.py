@@ -129,6 +129,8 @@ def launcher(module: str, name: str) -> Callable[[], Function]:
 
 def cases(sizes: Sizes, device: str, dtypes: Sequence[torch.dtype] = DTYPES) -> Iterator[Case]:
     """The whole grid."""
+    from omnivoice_triton.verify import lossy_grid
+
     for dtype in dtypes:
         draw = Draw(device, dtype)
         yield from _elementwise(sizes, draw)
@@ -137,6 +139,7 @@ def cases(sizes: Sizes, device: str, dtypes: Sequence[torch.dtype] = DTYPES) -> 
         yield from _packed(sizes, draw)
         yield from _gemms(sizes, draw)
         yield from _unmask(sizes, draw)
+        yield from lossy_grid.cases(sizes, draw)
 
 
 class Draw:
