@@ -9,7 +9,7 @@ RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ui setup lock lint types test-gpu test-parity verify smoke-test sanitize \
-	bench bench-kernels bench-speed bench-turbo soak clean
+	bench bench-kernels bench-speed bench-turbo soak docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ sanitize: $(GPU_READY) ## compute-sanitizer, memcheck and racecheck, on every ke
 	$(PY) -m omnivoice_triton.verify.sanitize --json $(RESULTS)/sanitizer.json
 
 bench: bench-kernels bench-speed soak ## all benchmarks
+
+docs: $(READY) ## the site of the docs, in build/site; any warning fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

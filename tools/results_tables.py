@@ -1,9 +1,10 @@
-"""Write the tables of README.md and docs/results.md from the JSON under bench/results.
+"""Write the tables and charts of the README and docs/results, in English and Korean, from the JSON under bench/results.
 
     python tools/results_tables.py           rewrite
     python tools/results_tables.py --check   exit code 1 if a file differs from what its JSON says
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. A page whose name ends in `_ko` or `.ko` gets Korean
+words; a text that has no translation is an error, never left in English.
 """
 
 from __future__ import annotations
@@ -13,15 +14,86 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "README_ko.md", "docs/results.md", "docs/results.ko.md")
+CHARTS = {"docs/charts/modes.svg": "en", "docs/charts/modes.ko.svg": "ko"}
 BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.S)
+FIVE_SECONDS = "en 5 s"
 
 Rows = list[list[str]]
+Say = Callable[[str], str]
+
+MODES_NOTE = (
+    "A 5 s utterance, 32 steps, guidance 2, batch 1: wall clock around `generate()`, warm medians. All modes "
+    "take turns in one process. *Of base*: median of the rounds' own ratios. The eager modes are bound by the "
+    "host, whose speed drifts, so *of its p5* sets the median against base's fastest runs: the cautious figure. "
+    "First call and memory: fp16."
+)
+CHART_NOTE = "Warm medians, fp16, batch 1; the line goes from p5 to p95. Shorter is better."
+
+KOREAN = {
+    MODES_NOTE: (
+        "5초 발화, 32스텝, 가이던스 2, 배치 1. `generate()` 전체의 실제 경과 시간이며 예열 후 중앙값이다. "
+        "모든 모드를 한 프로세스에서 번갈아 실행한다. *base 대비*는 회차별 비율의 중앙값이다. "
+        "그래프를 쓰지 않는 모드는 호스트 속도에 묶이고 그 속도는 흔들리므로, *base p5 대비*는 중앙값을 "
+        "base의 가장 빠른 실행들과 견준 보수적인 값이다. 첫 호출과 메모리는 fp16 기준이다."
+    ),
+    CHART_NOTE: "예열 후 중앙값, fp16, 배치 1. 가는 선은 p5에서 p95까지. 짧을수록 좋다.",
+    "mode": "모드",
+    "of base": "base 대비",
+    "of its p5": "base p5 대비",
+    "first call": "첫 호출",
+    "times real time": "실시간 대비",
+    "peak memory": "최대 메모리",
+    "fp16 ms (of base)": "fp16 ms (base 대비)",
+    "kernel": "커널",
+    "dtype": "자료형",
+    "shape": "형태",
+    "eager / Triton, µs": "eager / Triton, µs",
+    "do_bench": "do_bench",
+    "in a graph": "그래프 안",
+    "in a graph, L2 cold": "그래프 안, L2 비움",
+    "{q}/{kv} heads of {d}": "헤드 {q}/{kv}개, 크기 {d}",
+    "layer {n}": "{n}층",
+    "logit error of base's": "base 대비 로짓 오차",
+    "screened argmax": "선별 argmax",
+    "pass": "통과",
+    "FAIL": "실패",
+    "weights": "가중치",
+    "Figures": "수치",
+    "no GPU": "GPU 없음",
+    "en": "영어",
+    "ko": "한국어",
+    "zh": "중국어",
+    "clone": "복제",
+    "design": "설계",
+    "short": "짧은 문장",
+    "{n} s": "{n}초",
+    "Time of a 5 s utterance": "5초 발화에 걸리는 시간",
+}
+
+
+def in_english(text: str) -> str:
+    return text
+
+
+def in_korean(text: str) -> str:
+    if text not in KOREAN:
+        raise SystemExit(f"no Korean for {text!r}: add it to KOREAN in tools/results_tables.py")
+    return KOREAN[text]
+
+
+SAY: dict[str, Say] = {"en": in_english, "ko": in_korean}
+
+
+def language_of(page: str) -> str:
+    """`ko` for README_ko.md and docs/results.ko.md."""
+    return "ko" if Path(page).stem.endswith(("_ko", ".ko")) else "en"
 
 
 def load(name: str) -> dict[str, Any]:
@@ -36,18 +108,28 @@ def markdown(head: list[str], rows: Rows) -> str:
     return "\n".join(lines) + "\n"
 
 
-def stamp(document: dict[str, Any], name: str) -> str:
+def source(document: dict[str, Any]) -> str:
+    """Device, date and versions, the same in every language."""
     env = document["environment"]
     versions = ", ".join(f"{p} {env['versions'][p]}" for p in ("torch", "triton", "transformers", "omnivoice"))
-    gpu = env["gpus"][0]["name"] if env.get("gpus") else "no GPU"
-    weights = f"; {document['checkpoint']} weights" if "checkpoint" in document else ""
-    return f"\n{gpu}, {env['date_utc'][:10]}, {versions}{weights}. Figures: `bench/results/{name}.json`.\n"
+    return f"{env['date_utc'][:10]}, {versions}"
 
 
-def modes_table() -> str:
+def device(document: dict[str, Any], say: Say) -> str:
+    gpus = document["environment"].get("gpus")
+    return str(gpus[0]["name"]) if gpus else say("no GPU")
+
+
+def stamp(document: dict[str, Any], name: str, say: Say) -> str:
+    weights = f"; {document['checkpoint']} {say('weights')}" if "checkpoint" in document else ""
+    origin = f"`bench/results/{name}.json`"
+    return f"\n{device(document, say)}, {source(document)}{weights}. {say('Figures')}: {origin}.\n"
+
+
+def modes_table(say: Say = in_english) -> str:
     """The 5 s utterance by mode, fp16 and bf16."""
     document = load("speed")
-    by = {(r["mode"], r["dtype"]): r for r in document["results"] if r["case"] == "en 5 s"}
+    by = {(r["mode"], r["dtype"]): r for r in document["results"] if r["case"] == FIVE_SECONDS}
     rows = []
     for mode in dict.fromkeys(mode for mode, _ in by):
         row = [f"`{mode}`"]
@@ -64,84 +146,146 @@ def modes_table() -> str:
                 f"{half['peak_vram_mb'] / 1024:.2f} GiB",
             ]
         )
-    head = ["mode", "fp16", "of base", "of its p5", "bf16", "of base", "of its p5"]
-    head += ["first call", "times real time", "peak memory"]
-    note = (
-        "\nA 5 s utterance, 32 steps, guidance 2, batch 1: wall clock around `generate()`, warm medians. All modes "
-        "take turns in one process. *Of base*: median of the rounds' own ratios. The eager modes are bound by the "
-        "host, whose speed drifts, so *of its p5* sets the median against base's fastest runs: the cautious figure. "
-        "First call and memory: fp16.\n"
-    )
-    return markdown(head, rows) + note + stamp(document, "speed")
+    ratios = [say("of base"), say("of its p5")]
+    head = [say("mode"), "fp16", *ratios, "bf16", *ratios]
+    head += [say("first call"), say("times real time"), say("peak memory")]
+    return markdown(head, rows) + f"\n{say(MODES_NOTE)}\n" + stamp(document, "speed", say)
 
 
-def cases_table() -> str:
+def cases_table(say: Say = in_english) -> str:
     """Every case of the speed benchmark, fp16 milliseconds."""
     document = load("speed-cases")
     found = [r for r in document["results"] if r["dtype"] == "fp16"]
     modes, cases = (list(dict.fromkeys(r[key] for r in found)) for key in ("mode", "case"))
     at = {(r["mode"], r["case"]): r for r in found}
     rows = [
-        [case, *(f"{at[m, case]['median_ms']:.0f} ({at[m, case]['ratio_to_base']:.2f})" for m in modes)]
+        [_case(case, say), *(f"{at[m, case]['median_ms']:.0f} ({at[m, case]['ratio_to_base']:.2f})" for m in modes)]
         for case in cases
     ]
-    return markdown(["fp16 ms (of base)", *modes], rows) + stamp(document, "speed-cases")
+    return markdown([say("fp16 ms (of base)"), *modes], rows) + stamp(document, "speed-cases", say)
 
 
-def kernels_table() -> str:
+def _case(case: str, say: Say) -> str:
+    """`en 15 s`, or `ko short`, in words of the language."""
+    if say is in_english:
+        return case
+    what, length = case.split(" ", 1)
+    seconds = re.fullmatch(r"([\d.]+) s", length)
+    return f"{say(what)} {say('{n} s').format(n=seconds[1]) if seconds else say(length)}"
+
+
+def kernels_table(say: Say = in_english) -> str:
     """Kernels beside PyTorch eager."""
     document = load("kernels")
     rows = [
         [
             r["kernel"],
             r["dtype"],
-            _shape(r["shape"]),
+            _shape(r["shape"], say),
             f"{r['pytorch_us']['do_bench']['median']:.1f} / {r['triton_us']['do_bench']['median']:.1f}",
             *(f"{r['speedup'][clock]:.2f}x" for clock in ("do_bench", "graph", "graph_cold")),
         ]
         for r in document["results"]
     ]
     head = ["kernel", "dtype", "shape", "eager / Triton, µs", "do_bench", "in a graph", "in a graph, L2 cold"]
-    return markdown(head, rows) + stamp(document, "kernels")
+    return markdown([say(title) for title in head], rows) + stamp(document, "kernels", say)
 
 
-def _shape(shape: dict[str, Any]) -> str:
+def _shape(shape: dict[str, Any], say: Say) -> str:
     if "columns" in shape:
         return f"{shape['rows']} x {shape['columns']}"
-    heads = f"{shape['q_heads']}/{shape['kv_heads']} heads of {shape['head_dim']}"
+    heads = say("{q}/{kv} heads of {d}").format(q=shape["q_heads"], kv=shape["kv_heads"], d=shape["head_dim"])
     return f"{shape['batch']} x {shape['rows']}, {heads}"
 
 
-def parity_table() -> str:
+def parity_table(say: Say = in_english) -> str:
     """Hidden-state cosines and logit error of each mode."""
     document = load("parity")
-    layers = list(document["results"][0]["layers"])
+    layers = list(dict.fromkeys(layer for r in document["results"] for layer in r["layers"]))
     rows = [
         [
             r["dtype"],
             f"`{r['mode']}`",
-            *(f"{r['layers'][layer]['cosine']:.6f}" for layer in layers),
+            *(f"{r['layers'][layer]['cosine']:.6f}" if layer in r["layers"] else "–" for layer in layers),
             f"{r['logit_error_ratio']:.2f}x",
-            f"{100 * min(s['screened_argmax_agreement'] for s in r['steps']):.2f} %",
-            "pass" if r["passed"] else "FAIL",
+            _screened(r),
+            say("pass" if r["passed"] else "FAIL"),
         ]
         for r in document["results"]
     ]
-    head = ["dtype", "mode", *(f"layer {layer}" for layer in layers), "logit error of base's", "screened argmax", ""]
-    return markdown(head, rows) + stamp(document, "parity")
+    head = [say("dtype"), say("mode"), *(say("layer {n}").format(n=layer) for layer in layers)]
+    head += [say("logit error of base's"), say("screened argmax"), ""]
+    return markdown(head, rows) + stamp(document, "parity", say)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+def _screened(row: dict[str, Any]) -> str:
+    """Lowest agreement of a step that had choices to compare."""
+    found = [step["screened_argmax_agreement"] for step in row["steps"]]
+    judged = [agreement for agreement in found if agreement is not None]
+    return f"{100 * min(judged):.2f} %" if judged else "–"
+
+
+TABLES: dict[str, Callable[[Say], str]] = {
     "modes": modes_table,
     "cases": cases_table,
     "kernels": kernels_table,
     "parity": parity_table,
 }
 
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 760, 120, 110, 64, 34, 20
+"""Of the chart, in pixels: margins beside the bars, the title's height, a row's, a bar's."""
+_STYLE = (
+    "text{font:13px system-ui,-apple-system,'Segoe UI','Noto Sans KR',sans-serif;fill:#1f2328}"
+    ".title{font-size:16px;font-weight:600}.small{font-size:12px;fill:#59636e}"
+    ".bar{fill:#0969da}.base{fill:#8c959f}.range{stroke:#1f2328;stroke-width:1.5}.page{fill:#fff}"
+    "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}.bar{fill:#4493f8}"
+    ".base{fill:#6e7681}.range{stroke:#e6edf3}.page{fill:#0d1117}}"
+)
+
+
+def modes_chart(say: Say = in_english) -> str:
+    """Milliseconds of the 5 s utterance by mode, fp16, as an SVG: a bar for the median, a line from p5 to p95."""
+    document = load("speed")
+    rows = [r for r in document["results"] if r["case"] == FIVE_SECONDS and r["dtype"] == "fp16"]
+    if not rows:
+        raise SystemExit(f"bench/results/speed.json holds no fp16 rows of {FIVE_SECONDS!r}")
+    scale = (_WIDTH - _LEFT - _RIGHT) / max(r["p95_ms"] for r in rows)
+    height = _TOP + len(rows) * _ROW + 34
+    title = say("Time of a 5 s utterance")
+    note = say(CHART_NOTE)
+    figures = ", ".join(f"{r['mode']} {r['median_ms']:.0f} ms" for r in rows)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
+        f'viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="t d">',
+        f'<title id="t">{escape(title)}</title><desc id="d">{escape(figures)}</desc>',
+        f"<style>{_STYLE}</style>",
+        f'<rect class="page" width="{_WIDTH}" height="{height}"/>',
+        f'<text class="title" x="16" y="26">{escape(title)}</text>',
+        f'<text class="small" x="16" y="46">{escape(note)}</text>',
+    ]
+    for index, r in enumerate(rows):
+        y = _TOP + index * _ROW
+        middle = y + _BAR / 2
+        low, median, high = (_LEFT + r[key] * scale for key in ("p5_ms", "median_ms", "p95_ms"))
+        kind = "base" if r["mode"] == "base" else "bar"
+        lines += [
+            f'<text x="{_LEFT - 10}" y="{middle + 4.5:.1f}" text-anchor="end">{escape(r["mode"])}</text>',
+            f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{median - _LEFT:.1f}" height="{_BAR}" rx="2"/>',
+            f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="{middle:.1f}" y2="{middle:.1f}"/>',
+            f'<text x="{max(median, high) + 8:.1f}" y="{middle + 4.5:.1f}">{r["median_ms"]:.0f} ms</text>',
+        ]
+    caption = f"{device(document, say)}, {source(document)}"
+    lines += [f'<text class="small" x="16" y="{height - 12}">{escape(caption)}</text>', "</svg>"]
+    return "\n".join(lines) + "\n"
+
 
 def render(page: str) -> str:
+    """What a page or chart should hold."""
+    if page in CHARTS:
+        return modes_chart(SAY[CHARTS[page]])
     text = (ROOT / page).read_text(encoding="utf-8")
-    return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m['name']]()}{m[3]}", text)
+    say = SAY[language_of(page)]
+    return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m['name']](say)}{m[3]}", text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,12 +293,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
     stale = []
-    for page in PAGES:
-        wanted = render(page)
-        if wanted != (ROOT / page).read_text(encoding="utf-8"):
+    for page in (*PAGES, *CHARTS):
+        wanted, path = render(page), ROOT / page
+        if not path.exists() or wanted != path.read_text(encoding="utf-8"):
             stale.append(page)
             if not options.check:
-                (ROOT / page).write_text(wanted, encoding="utf-8")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(wanted, encoding="utf-8")
     if stale:
         print(("differs from its JSON: " if options.check else "rewrote ") + ", ".join(stale))
     return 1 if options.check and stale else 0
