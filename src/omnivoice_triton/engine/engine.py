@@ -66,9 +66,9 @@ class Engine:
         attention: `exact`, or `int8`: products of queries and keys in INT8. Logits are then no longer the model's own
             to its dtype; an item's noise and neighbours still don't touch each other.
         precision: None for the model's dtype, or `fp8`: the four matrix products of each layer in FP8 (3 bits of
-            mantissa, a relative error of 3 to 4 % each) in steps of `fp8_from_rows` packed rows or more, for which
-            8-bit copies of the weights are made beside the others (0.44 GB of the full model). Which steps those are
-            depends on who else is decoded: so then do an item's tokens.
+            mantissa, a relative error of 3 to 4 % each) in buckets of `fp8_from_rows` packed rows or more, for which
+            8-bit copies of the weights are made beside the others (0.44 GB of the full model). Which bucket a step
+            takes depends on who else is decoded: so then do an item's tokens.
         fp8_from_rows: packed rows of the smallest bucket that runs in FP8.
 
     Raises:

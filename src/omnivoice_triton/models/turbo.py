@@ -370,9 +370,9 @@ def install_turbo(
         attention: `exact`, or `int8` for INT8 products of queries and keys: what attention puts out is about 1 % off,
             so tokens differ from upstream's.
         precision: None for the model's dtype. `fp8`, for throughput of large batches, multiplies in FP8 with a scale
-            for each row and channel (3 to 4 % off, each product) wherever a step has 512 packed rows or more, and in
-            the model's dtype below, where FP8 is slower. Tokens differ from upstream's, and a text's tokens then
-            depend on how many are decoded with it. 0.44 GB more memory; needs compute capability 8.9.
+            for each row and channel (3 to 4 % off, each product) wherever a step's bucket has 512 packed rows or more,
+            and in the model's dtype below, where FP8 is slower. Tokens differ from upstream's, and a text's tokens
+            then depend on how many are decoded with it. 0.44 GB more memory; needs compute capability 8.9.
         codec_precision: `tf32` as upstream, `fp32` or `bf16`.
         reference_encoder: whether recordings can be cloned. False moves what encodes them, 0.7 GB, to the host's
             memory until `undo()`; `ref_audio` then raises InputError, saved voices work as ever.
