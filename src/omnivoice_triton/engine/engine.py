@@ -32,6 +32,7 @@ from omnivoice_triton.engine.noise import (
     plan_torch_draws,
 )
 from omnivoice_triton.engine.ops import get_ops, resolve_backend
+from omnivoice_triton.engine.precompile import precompile
 from omnivoice_triton.engine.prompt import Prompt, PromptBuilder
 from omnivoice_triton.engine.request import DecodeOptions, Request
 from omnivoice_triton.engine.schedule import working_counts
@@ -165,7 +166,13 @@ class Engine:
     def warmup(self) -> None:
         """Capture every bucket. Without it the first step does; afterwards nothing is captured or allocated."""
         with self._scheduler.stepping, self._on_device():
-            self.runner.graphs.warmup()
+            self._capture()
+
+    def _capture(self) -> None:
+        if self._captures_graphs:
+            rows = {bucket.rows for bucket in self.runner.grid.buckets}
+            precompile(self.runner.backbone.tiles, rows, bf16=self.weights.dtype is torch.bfloat16)
+        self.runner.graphs.warmup()
 
     def manual_seed(self, seed: int) -> None:
         """Draw the noise of later `generate_tokens` calls from `seed`, rather than from torch's global generator."""
@@ -195,7 +202,7 @@ class Engine:
         """One decoding step of everything that runs; returns whether anything is left to do."""
         with self._scheduler.stepping, self._on_device():
             if not self.runner.graphs.ready:
-                self.runner.graphs.warmup()
+                self._capture()
             return self._scheduler.step()
 
     def run_until_idle(self) -> None:

@@ -48,7 +48,7 @@ class BaseRunner:
         **engine_options: for mode turbo: `noise` (`philox`, or `torch` for upstream's draws), `max_rows` and
             `max_items` that may run together, `codec_precision`, and `reference_encoder` (False keeps the part that
             encodes recordings, 0.7 GB, off the GPU: only saved voices can be cloned then) and `host_embedding` (True
-            keeps 0.3 GB more off it).
+            keeps 0.3 GB more off it). Not exact: `attention="int8"` and `precision="fp8"` (large batches).
 
     Usable as a context manager (loads on entry, unloads on exit) and from several threads (calls take turns).
     """
