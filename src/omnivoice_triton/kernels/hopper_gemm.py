@@ -5,10 +5,11 @@
     SwiGLU     out[m, i]         = round(round(silu(round(gate[m, i]))) * round(up[m, i]))
     QK + RoPE  out[m, head, :]   = the product with q and k normed and rotated
 
-What bounds these products at a few hundred rows is not arithmetic but how much the SMs read out of L2, and the latency
-of starting. At 320 rows a plain tiling of gate_up (12.6 MB of weights) reads 55 to 80 MB; here the CTAs of a cluster
-share each weight tile by multicast (27 MB with 4 CTAs and tiles of 256 x 80), row tiles are multiples of 16 rows, and
-the weights of the first stages are requested before the kernel before has ended.
+What bounds a CTA at a few hundred rows is the rate of its matrix instructions, what comes into its shared memory (64
+bytes a clock), and above all the latency of starting: 3 us of the 9 that gate_up takes at 320 rows. So row tiles are
+multiples of 16 rows, tiles are near square, what follows is folded in, and the weights of the first stages are requested
+before the kernel before has ended. Multicast of weights within a cluster is there; on an H200 it gained nothing at 320
+rows (docs/lab.md).
 
 Same roundings as the kernels that they stand in for (`gemm`, `qkv`, `swiglu`); their twins are in `engine_reference`.
 """

@@ -1,11 +1,12 @@
 // D = X Wᵀ for few rows on Hopper (sm_90a): W [N, K] and X [M, K] row-major, 16 bit in, fp32 accumulated.
 //
 // The weights are wgmma's first operand (64 rows of W to an instruction), the activations its second, so that a row tile
-// is any multiple of 16 and 290 rows cost 320, not 384. What holds such products is not arithmetic but the way from L2
-// to the SMs, and the latency of starting: the CTAs of a cluster take neighbouring row tiles and share one tile of W by
-// multicast, and the weights of the first stages are on their way before the kernel that makes X has ended
-// (programmatic dependent launch). One producer thread keeps a ring of stages full; WARPGROUPS consumer warpgroups
-// multiply. Persistent: a cluster takes tile after tile, loads of the next under the epilogue of the last.
+// is any multiple of 16 and 290 rows cost 320, not 384. What holds a CTA is wgmma's rate, the 64 bytes a clock that come
+// into its shared memory (hence tiles near square), and the latency of starting: the weights of the first stages are on
+// their way before the kernel that makes X has ended (programmatic dependent launch). One producer thread keeps a ring
+// of stages full; WARPGROUPS consumer warpgroups multiply. The CTAs of a cluster take neighbouring row tiles and share
+// one tile of W by multicast. Persistent: a cluster takes tile after tile, loads of the next under the epilogue of the
+// last.
 //
 // The host defines: ROWS (row tile), WARPGROUPS, SUBTILES (64-row tiles of W to a warpgroup), CLUSTER, STAGES, SPLITS, PDL,
 // BF16, EPILOGUE (0 store, 1 fp32 partial sums, 2 SwiGLU, 3 QK-norm and RoPE, 4 sums over
