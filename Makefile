@@ -84,7 +84,7 @@ sanitize: $(GPU_READY) ## compute-sanitizer, memcheck and racecheck, on every ke
 bench: bench-kernels bench-speed soak ## all benchmarks
 
 docs: $(READY) ## the site of the docs, in build/site; any warning fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
