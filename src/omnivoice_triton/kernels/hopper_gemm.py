@@ -7,9 +7,9 @@
 
 What bounds a CTA at a few hundred rows is the rate of its matrix instructions, what comes into its shared memory (64
 bytes a clock), and above all the latency of starting: 3 us of the 9 that gate_up takes at 320 rows. So row tiles are
-multiples of 16 rows, tiles are near square, what follows is folded in, and the weights of the first stages are requested
-before the kernel before has ended. Multicast of weights within a cluster is there; on an H200 it gained nothing at 320
-rows (docs/lab.md).
+multiples of 16 rows, tiles are near square, what follows is folded in, and the weights of the first stages are asked
+for before the kernel before has ended. A cluster can share weights by multicast, which gained nothing on an H200 at 320
+rows, or add up its parts of K (docs/lab.md).
 
 Same roundings as the kernels that they stand in for (`gemm`, `qkv`, `swiglu`); their twins are in `engine_reference`.
 """
