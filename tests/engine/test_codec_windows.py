@@ -108,11 +108,11 @@ def test_few_calls_are_worth_some_padding() -> None:
         return sorted((call.batch, call.width) for call in calls)
 
     assert shapes([125]) == [(1, 128)]
-    assert shapes([140]) == [(1, 144)]
+    assert shapes([140]) == [(1, 160)]
     assert shapes([140] * 8) == shapes([147] * 8) == [(4, 160)] * 2
-    assert shapes([375]) == [(2, 224)]  # 15 s
-    assert shapes([375, 20]) == [(1, 32), (2, 224)]
-    assert shapes([750]) == [(2, 224)] * 2  # 30 s
+    assert shapes([375]) == [(4, 128)]  # 15 s
+    assert shapes([375, 20]) == [(1, 32), (4, 128)]
+    assert shapes([750]) == [(2, 160), (4, 160)]  # 30 s
     assert shapes([50] * 64) == [(8, 64)] * 8
 
 
