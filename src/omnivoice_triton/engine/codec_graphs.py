@@ -29,7 +29,7 @@ Shape = tuple[int, int]
 LADDER_STEP_FRAMES = 32
 LADDER_WIDEST_FRAMES = 160
 """Each shape costs 60 ms to capture, and a row's frames 0.9 MB: coarse steps waste 0.15 ms at most, and a long
-utterance in rows of 160 costs 0.9 ms more at 15 s than in rows of 224."""
+utterance in rows of up to 160 costs 0.3 ms more at 15 s than in rows of 224."""
 LADDER_CALL_FRAMES = (128, 640)
 """Frames of all rows of a call of several: below, the first layers leave most of a large GPU idle; above, two calls
 cost hardly more than one, which takes more memory."""
