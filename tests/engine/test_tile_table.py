@@ -40,8 +40,8 @@ def test_every_choice_fits_and_compiles(name: str, tile: HopperTile) -> None:
     kind = epilogue(name, tile)
     assert tile.problem(kind, DEPTHS[name]) is None
     defines, prologue = variant_source(tile, kind, False, True)
-    text = "".join(f"#define {key} {value}\n" for key, value in defines.items()) + prologue
-    _, messages = nvrtc.compile_cubin("hopper_gemm", text + nvrtc.source("hopper_gemm.cu"), "sm_90a", anew=True)
+    text = nvrtc.assembled("hopper_gemm", defines, prologue)
+    _, messages = nvrtc.compile_cubin("hopper_gemm", text, "sm_90a", anew=True)
     assert "0 bytes spill stores" in messages
     assert "serialized" not in messages
 

@@ -21,10 +21,8 @@ HEADS = {"q_heads": 16, "kv_heads": 8, "scale": 128**-0.5}
 def test_nothing_spills(tile: HopperAttentionTile, bf16: bool) -> None:
     assert tile.problem() is None
     defines, prologue = variant_source(tile, bf16, True)
-    text = "".join(f"#define {key} {value}\n" for key, value in defines.items()) + prologue
-    _, messages = nvrtc.compile_cubin(
-        "hopper_attention", text + nvrtc.source("hopper_attention.cu"), "sm_90a", anew=True
-    )
+    text = nvrtc.assembled("hopper_attention", defines, prologue)
+    _, messages = nvrtc.compile_cubin("hopper_attention", text, "sm_90a", anew=True)
     assert "0 bytes spill stores, 0 bytes spill loads" in messages
     assert "serialized" not in messages
 

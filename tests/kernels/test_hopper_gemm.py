@@ -37,13 +37,11 @@ KINDS = [
 ]
 
 
-def compile_kernel(tile: HopperTile, epilogue: int, *, bf16: bool = False, change: tuple[str, str] = ("", "")) -> str:
+def compile_kernel(tile: HopperTile, epilogue: int, *, bf16: bool = False) -> str:
     """The assembler's messages."""
     defines, prologue = variant_source(tile, epilogue, bf16, True)
-    text = "".join(f"#define {key} {value}\n" for key, value in defines.items())
-    source = nvrtc.source("hopper_gemm.cu")
-    assert change[0] in source
-    code, messages = nvrtc.compile_cubin("hopper_gemm", text + prologue + source.replace(*change), "sm_90a", anew=True)
+    text = nvrtc.assembled("hopper_gemm", defines, prologue)
+    code, messages = nvrtc.compile_cubin("hopper_gemm", text, "sm_90a", anew=True)
     assert code.startswith(b"\x7fELF")
     return messages
 
@@ -51,9 +49,9 @@ def compile_kernel(tile: HopperTile, epilogue: int, *, bf16: bool = False, chang
 def machine_code(tile: HopperTile, epilogue: int, tmp_path: Path, change: tuple[str, str] = ("", "")) -> str:
     """The disassembly, by the tool that comes with Triton."""
     defines, prologue = variant_source(tile, epilogue, False, True)
-    text = "".join(f"#define {key} {value}\n" for key, value in defines.items())
-    source = nvrtc.source("hopper_gemm.cu").replace(*change)
-    code, _ = nvrtc.compile_cubin("hopper_gemm", text + prologue + source, "sm_90a")
+    text = nvrtc.assembled("hopper_gemm", defines, prologue)
+    assert change[0] in text
+    code, _ = nvrtc.compile_cubin("hopper_gemm", text.replace(*change), "sm_90a")
     path = tmp_path / "kernel.cubin"
     path.write_bytes(code)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"

@@ -33,6 +33,18 @@ def source(name: str) -> str:
     return (resources.files("omnivoice_triton.kernels") / "cuda" / name).read_text(encoding="utf-8")
 
 
+def assembled(name: str, defines: dict[str, int], prologue: str) -> str:
+    """The whole source of one variant: macros, what the kernels share, the prologue, the kernel file.
+
+    Args:
+        name: of the file without `.cu`.
+        defines: macros that choose a variant.
+        prologue: source that only the host can write, such as instructions with a number in their name.
+    """
+    macros = "".join(f"#define {key} {value}\n" for key, value in defines.items())
+    return macros + source("hopper.cuh") + prologue + source(f"{name}.cu")
+
+
 @lru_cache(maxsize=256)
 def compile_cubin(name: str, text: str, architecture: str, *, anew: bool = False) -> tuple[bytes, str]:
     """Machine code of CUDA C++ source, and what the assembler said of registers and spills.
@@ -82,7 +94,7 @@ def cubin(name: str, defines: dict[str, int], prologue: str, architecture: str) 
     """
     from cuda.bindings import nvrtc
 
-    text = "".join(f"#define {key} {value}\n" for key, value in defines.items()) + prologue + source(f"{name}.cu")
+    text = assembled(name, defines, prologue)
     _, major, minor = nvrtc.nvrtcVersion()
     key = hashlib.sha256(f"{architecture} {major}.{minor}\n{text}".encode()).hexdigest()
     cache, file = get_cache_manager(key), f"{name}.cubin"

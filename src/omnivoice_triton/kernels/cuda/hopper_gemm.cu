@@ -8,16 +8,9 @@
 // one tile of W by multicast. Persistent: a cluster takes tile after tile, loads of the next under the epilogue of the
 // last.
 //
-// The host defines: ROWS (row tile), WARPGROUPS, SUBTILES (64-row tiles of W to a warpgroup), CLUSTER, STAGES, SPLITS, PDL,
-// BF16, EPILOGUE (0 store, 1 fp32 partial sums, 2 SwiGLU, 3 QK-norm and RoPE, 4 sums over
+// Comes after `hopper.cuh`. The host defines: ROWS (row tile), WARPGROUPS, SUBTILES (64-row tiles of W to a warpgroup),
+// CLUSTER, STAGES, SPLITS, PDL, BF16, EPILOGUE (0 store, 1 fp32 partial sums, 2 SwiGLU, 3 QK-norm and RoPE, 4 sums over
 // the cluster, whose CTAs then take one part of K each) and wgmma(accumulators, a, b).
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-struct alignas(64) TensorMap { u64 opaque[16]; };
 
 #define STORE 0
 #define PARTIALS 1
@@ -43,20 +36,6 @@ constexpr int OUT_COLUMNS = EPILOGUE == SWIGLU ? W_ROWS / 2 : W_ROWS;
 constexpr int STAGING_STRIDE = OUT_COLUMNS + 8;               // 16-bit values; the odd 16 bytes avoid bank conflicts
 #endif
 
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-__device__ __forceinline__ void barrier_init(u32 bar, u32 count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count));
-}
-__device__ __forceinline__ void barrier_expect(u32 bar, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 bar, u32 parity) {
-    asm volatile(
-        "{\n.reg .pred done;\nagain:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@!done bra again;\n}" ::"r"(bar), "r"(parity) : "memory");
-}
 // At the default scope: what is signalled is that wgmma has read a stage, not a write of this thread. At cluster scope
 // the compiler puts a barrier to all memory before it, 500 clocks in each turn of the loop.
 __device__ __forceinline__ void barrier_arrive_at(u32 bar, u32 cta) {
@@ -69,12 +48,6 @@ __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
-__device__ __forceinline__ void load_tile(u32 to, const TensorMap* map, u32 bar, int k, int row) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
-        "l"(map), "r"(bar), "r"(k), "r"(row)
-        : "memory");
-}
 __device__ __forceinline__ void load_tile_for_all(u32 to, const TensorMap* map, u32 bar, int k, int row, u16 ctas) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
@@ -82,20 +55,6 @@ __device__ __forceinline__ void load_tile_for_all(u32 to, const TensorMap* map, 
         : "memory");
 }
 
-// K-major operand under the 128-byte swizzle: 8 rows are 1,024 bytes apart from the next 8.
-__device__ __forceinline__ u64 operand(u32 address) {
-    return (u64)((address & 0x3FFFF) >> 4) | ((u64)1 << 16) | ((u64)64 << 32) | ((u64)1 << 62);
-}
-
-__device__ __forceinline__ u32 pack(float low, float high) {
-    u32 both;
-#if BF16
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#endif
-    return both;
-}
 __device__ __forceinline__ float widen(u16 h) {
 #if BF16
     return __uint_as_float((u32)h << 16);
