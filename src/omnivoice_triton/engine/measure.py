@@ -1,6 +1,7 @@
 """Milliseconds of a decoding step, and what they are made of: for development, beside `omnivoice-triton bench`.
 
     python -m omnivoice_triton.engine.measure step MODEL --case 40x125 --case 195x125x8 [--dtype float16] [--tiles FILE]
+        [--attention int8] [--precision fp8]
     python -m omnivoice_triton.engine.measure tune MODEL OUT.json [--dtype float16] [--rows 320,448,832]
 
 A case is prompt rows x frames [x requests]; every request is guided, with upstream's other defaults. MODEL is a
@@ -120,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
     parser.add_argument("--rows", help="packed rows to tune at, rising, with commas between")
     parser.add_argument("--tiles", type=Path, help="tile table in place of the package's; 'none' for no table")
+    parser.add_argument("--attention", choices=("exact", "int8"), default="exact", help="the engine's option, of step")
+    parser.add_argument("--precision", choices=("fp8",), help="the engine's option, of step; FP8 at every row count")
     args = parser.parse_args(argv)
     from omnivoice.models.omnivoice import OmniVoice
 
@@ -144,11 +147,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = {} if str(args.tiles) == "none" else json.loads(args.tiles.read_text(encoding="utf-8"))
         tiles = Tiles.parse(data, default)
     largest = max(requests * (prompt + 2 * frames) for prompt, frames, requests in cases)
-    with Engine(model, max_rows=max(1024, -(-largest // 512) * 512), tiles=tiles) as engine:
+    max_rows = max(1024, -(-largest // 512) * 512)
+    lossy = {"attention": args.attention, "precision": args.precision}
+    with Engine(model, max_rows=max_rows, tiles=tiles, fp8_from_rows=1, **lossy) as engine:
         engine.warmup()
         result = {
             "device": torch.cuda.get_device_name(),
             "dtype": args.dtype,
+            **lossy,
             "warmup_s": round(engine.runner.graphs.warmup_s, 3),
             "graphs": engine.runner.graphs.captures,
             "workspace_mb": round(engine.runner.backbone.workspace.nbytes / 2**20, 1),
