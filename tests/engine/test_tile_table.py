@@ -8,7 +8,7 @@ from importlib import resources
 
 import pytest
 
-from omnivoice_triton.engine.candidates import epilogue, hopper_tiles
+from omnivoice_triton.engine.candidates import epilogue, fits_hopper, hopper_tiles
 from omnivoice_triton.engine.tiles import GEMMS, Tiles
 from omnivoice_triton.engine.weights import BackboneShape
 from omnivoice_triton.kernels import nvrtc
@@ -66,6 +66,12 @@ def test_candidates_fit(name: str, rows: int) -> None:
     assert 2 <= len(found) <= 10
     assert len(found) == len(set(found))
     assert all(tile.problem(epilogue(name, tile), DEPTHS[name]) is None for tile in found)
+
+
+def test_only_heads_of_128_and_two_to_a_key_head_fit() -> None:
+    assert fits_hopper(FULL)
+    assert not fits_hopper(replace(FULL, head_dim=64))
+    assert not fits_hopper(replace(FULL, kv_heads=4))
 
 
 def test_a_table_reads_back() -> None:

@@ -61,6 +61,11 @@ _L2_BYTES_A_SECOND = 1.1e13
 _START_SECONDS = 2.5e-6  # until the first product of a CTA, and its epilogue
 
 
+def fits_hopper(shape: BackboneShape) -> bool:
+    """Whether the CUDA C++ kernels for compute capability 9.0 can run this model: heads of 128, two to a key head."""
+    return shape.head_dim == 128 and shape.q_heads == 2 * shape.kv_heads
+
+
 def hopper_tiles(name: str, rows: int, shape: BackboneShape, *, most: int = 24) -> tuple[HopperTile, ...]:
     """The most promising tiles of one GEMM at `rows` packed rows, best guess first.
 

@@ -21,6 +21,7 @@ from omnivoice_triton.engine.candidates import (
     GEMM_TILES,
     HOPPER_ATTENTION_TILES,
     epilogue,
+    fits_hopper,
     hopper_tiles,
 )
 from omnivoice_triton.engine.layout import Bucket, Placement, pack
@@ -67,7 +68,7 @@ def tune(
         rows: packed rows to tune at, rising.
         timer: seconds of one call.
         attention_tiles: candidates.
-        gemm_tiles: Triton's candidates for each GEMM.
+        gemm_tiles: Triton's candidates for each GEMM; by default none where the CUDA C++ GEMMs run.
         hopper_candidates: how many tiles of the CUDA C++ GEMMs to time for each GEMM (compute capability 9.0 only).
         try_pdl: also decide whether kernels are launched dependent on the one before (9.0 and up).
         report: gets a line for each decision.
@@ -79,8 +80,10 @@ def tune(
     bench = _Bench(weights, backend, Tiles(default), most, timer)
 
     hopper = backend == "triton" and capability == 90 and weights.device.type == "cuda" and hopper_candidates > 0
+    hopper = hopper and fits_hopper(shape)
     if gemm_tiles is None:
-        gemm_tiles = {} if hopper else GEMM_TILES  # beside Hopper's own, Triton's never won: 79 compilations saved
+        # Beside Hopper's own, Triton's were never timed: 70 kernels to compile, which lost to cuBLAS at 320 rows.
+        gemm_tiles = {} if hopper else GEMM_TILES
     if capability < 80:
         gemm_tiles = {}
     plain, early = Tiles(default), Tiles(default, pdl=True)
@@ -96,10 +99,7 @@ def tune(
             for name in GEMMS:
                 trials[name] += hopper_tiles(name, n, shape, most=hopper_candidates)
             prepare(trials, weights.dtype is torch.bfloat16, plain.pdl)
-        attention: list[AnyAttentionTile] = [
-            *attention_tiles,
-            *(HOPPER_ATTENTION_TILES if hopper else ()),
-        ]
+        attention: list[AnyAttentionTile] = [*attention_tiles, *(HOPPER_ATTENTION_TILES if hopper else ())]
         best[n], seconds[n] = _descend(bench, n, plain, attention, trials)
         report(f"{n} rows: {seconds[n] * 1e6:.1f} us with {_describe(best[n], n)}")
     if hopper and plain.pdl:
