@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from omnivoice_triton.engine import tuning
 from omnivoice_triton.engine.candidates import GEMM_TILES
 from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.engine.measure import measure_step, parse_case
 from omnivoice_triton.engine.ops import Ops
-from omnivoice_triton.engine.tiles import Tiles, tuned_shape
+from omnivoice_triton.engine.tiles import GEMMS, Tiles, tuned_shape
 from omnivoice_triton.engine.tuning import MOST_SPLITS, tune
-from omnivoice_triton.engine.weights import BackboneWeights
-from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile, varlen_tile
+from omnivoice_triton.engine.weights import BackboneShape, BackboneWeights
+from omnivoice_triton.kernels.tiles import GemmTile, HopperAttentionTile, VarlenTile, varlen_tile
 from omnivoice_triton.speech import InputError
 
 from .tiny import make_model
@@ -147,3 +152,30 @@ def test_a_step_is_measured_on_the_gpu() -> None:
         result = measure_step(engine, (20, 40, 2), repeats=2)
     assert result["rows"] == 200
     assert 0 < result["gemm_ms"] < result["backbone_ms"] < result["step_ms"]
+
+
+def test_hoppers_own_kernels_are_tried_where_they_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The branch for compute capability 9.0, with a clock in place of the GPU; the candidates are compiled for real."""
+    tried: list[Tiles] = []
+
+    class FakeBench:
+        def __init__(self, *arguments: Any) -> None:
+            pass
+
+        def seconds(self, rows: int, tiles: Tiles) -> float:
+            tried.append(tiles)
+            return (1.0 if tiles.pdl else 2.0) - 0.1 * sum(bool(steps) for steps in tiles.gemm.values())
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tuning, "_Bench", FakeBench)
+    full = BackboneShape(1024, 3072, 28, 16, 8, 128, 8, 1025, 1e-6)
+    for shape, own in ((full, True), (replace(full, head_dim=64), False)):
+        tried.clear()
+        weights: Any = SimpleNamespace(shape=shape, dtype=torch.float16, device=SimpleNamespace(type="cuda"))
+        data = tuning.tune(weights, capability=90, rows=(320,), attention_tiles=(), hopper_candidates=1)
+        tiles = Tiles.parse(json.loads(json.dumps(data)), varlen_tile(128, 2, 2, 90))
+        assert data["pdl"]
+        assert set(tiles.gemm) == set(GEMMS if own else GEMM_TILES)
+        assert tiles.needs_nvrtc is own
+        assert own is any(isinstance(tiles.for_attention(320), HopperAttentionTile) for tiles in tried)
+    assert len(list(tmp_path.rglob("*.cubin"))) == 4  # of five GEMMs: o and down are cut alike

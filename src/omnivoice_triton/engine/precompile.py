@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from omnivoice_triton.engine.candidates import epilogue
@@ -35,16 +35,21 @@ def precompile(tiles: Tiles, rows: Iterable[int], *, bf16: bool) -> int:
         bf16: the weights' dtype; fp16 else.
     """
     wanted = variants(tiles, rows)
+    compile_all(wanted, bf16=bf16, pdl=tiles.pdl)
+    return len(wanted)
+
+
+def compile_all(wanted: Collection[Variant], *, bf16: bool, pdl: bool) -> None:
+    """Compile kernels side by side into the cache; the first failure is raised."""
     if not wanted:
-        return 0
+        return
     from omnivoice_triton.kernels import hopper_attention, hopper_gemm
 
     def compile_one(variant: Variant) -> None:
         if isinstance(variant, HopperAttentionTile):
-            hopper_attention.compile_variant(variant, bf16, tiles.pdl)
+            hopper_attention.compile_variant(variant, bf16, pdl)
         else:
-            hopper_gemm.compile_variant(variant[0], variant[1], bf16, tiles.pdl)
+            hopper_gemm.compile_variant(variant[0], variant[1], bf16, pdl)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(compile_one, wanted))  # the first failure is raised
-    return len(wanted)
+        list(pool.map(compile_one, wanted))

@@ -26,6 +26,7 @@ from omnivoice_triton.engine.candidates import (
 )
 from omnivoice_triton.engine.layout import Bucket, Placement, pack
 from omnivoice_triton.engine.ops import get_ops
+from omnivoice_triton.engine.precompile import compile_all
 from omnivoice_triton.engine.tiles import GEMMS, AnyAttentionTile, AnyGemmTile, Tiles, tuned_shape
 from omnivoice_triton.engine.weights import BackboneWeights
 from omnivoice_triton.kernels.graph_timer import time_graph
@@ -98,7 +99,8 @@ def tune(
         if hopper:
             for name in GEMMS:
                 trials[name] += hopper_tiles(name, n, shape, most=hopper_candidates)
-            prepare(trials, weights.dtype is torch.bfloat16, plain.pdl)
+            mine = {(t, epilogue(name, t)) for name in GEMMS for t in trials[name] if isinstance(t, HopperTile)}
+            compile_all(mine, bf16=weights.dtype is torch.bfloat16, pdl=plain.pdl)
         attention: list[AnyAttentionTile] = [*attention_tiles, *(HOPPER_ATTENTION_TILES if hopper else ())]
         best[n], seconds[n] = _descend(bench, n, plain, attention, trials)
         report(f"{n} rows: {seconds[n] * 1e6:.1f} us with {_describe(best[n], n)}")
@@ -151,19 +153,6 @@ class _Bench:
 
         with torch.no_grad():
             return self._timer(run)
-
-
-def prepare(trials: Mapping[str, Sequence[AnyGemmTile]], bf16: bool, pdl: bool) -> None:
-    """Compile the Hopper kernels among `trials` side by side: 0.2 s each one by one."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from omnivoice_triton.kernels.hopper_gemm import compile_variant
-
-    wanted = {
-        (tile, epilogue(name, tile)) for name, tiles in trials.items() for tile in tiles if isinstance(tile, HopperTile)
-    }
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda pair: compile_variant(pair[0], pair[1], bf16, pdl), wanted))
 
 
 def _typical(rows: int) -> Iterable[Placement]:
