@@ -461,6 +461,15 @@ class TestTextEmbeddingOnTheHost:
         with torch.inference_mode():
             assert torch.equal(model(**inputs).logits, before)
 
+    def test_a_runner_keeps_it_there_and_accelerate_does_not(self, tiny: Path) -> None:
+        for given, kind in (({}, HostEmbedding), ({"host_embedding": False}, torch.nn.Embedding)):
+            with BaseRunner("cpu", tiny, mode="turbo", **given, **SMALL) as runner:
+                assert type(runner.model.llm.embed_tokens) is kind
+        with BaseRunner("cpu", tiny, mode="base") as runner:
+            assert type(runner.model.llm.embed_tokens) is torch.nn.Embedding
+            with accelerate(runner.model, "turbo", **SMALL):
+                assert type(runner.model.llm.embed_tokens) is torch.nn.Embedding
+
     def test_another_embedding_is_refused_and_left_alone(self, tiny: Path) -> None:
         from omnivoice_triton import UpstreamChanged
 

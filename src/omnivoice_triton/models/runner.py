@@ -47,8 +47,9 @@ class BaseRunner:
         graph_budget_mb: what the CUDA graphs may hold together; of mode turbo, those of the codec.
         **engine_options: for mode turbo: `noise` (`philox`, or `torch` for upstream's draws), `max_rows` and
             `max_items` that may run together, `codec_precision`, and `reference_encoder` (False keeps the part that
-            encodes recordings, 0.7 GB, off the GPU: only saved voices can be cloned then) and `host_embedding` (True
-            keeps 0.3 GB more off it). Not exact: `attention="int8"` and `precision="fp8"` (large batches).
+            encodes recordings, 0.7 GB, off the GPU: only saved voices can be cloned then) and `host_embedding` (here
+            True by default, which keeps 0.3 GB off it). Not exact: `attention="int8"` and, for large batches,
+            `precision="fp8"`.
 
     Usable as a context manager (loads on entry, unloads on exit) and from several threads (calls take turns).
     """
@@ -129,12 +130,14 @@ class BaseRunner:
             self._check_memory(path)
             try:
                 model = OmniVoice.from_pretrained(str(path), device_map=self.device, dtype=self.dtype).eval()
+                # Nobody else runs this model's forward, which would have to wait for the host.
+                owned = {"host_embedding": True} if self.mode.engine else {}
                 self._acceleration = accelerate(
                     model,
                     self.mode.name,
                     patch_range=self.patch_range,
                     graph_budget_mb=self.graph_budget_mb,
-                    **self.engine_options,
+                    **{**owned, **self.engine_options},
                 )
             except torch.OutOfMemoryError as error:
                 raise NotEnoughMemory(self._out_of_memory("loading the model")) from error

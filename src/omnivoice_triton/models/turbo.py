@@ -376,7 +376,8 @@ def install_turbo(
         codec_precision: `tf32` as upstream, `fp32` or `bf16`.
         reference_encoder: whether recordings can be cloned. False moves what encodes them, 0.7 GB, to the host's
             memory until `undo()`; `ref_audio` then raises InputError, saved voices work as ever.
-        host_embedding: keep the text embedding, 0.3 GB of which a request reads some dozen rows, in the host's memory.
+        host_embedding: keep the text embedding, 0.3 GB of which a request reads some dozen rows, in the host's memory;
+            the model's own forward then waits for the host. A runner, whose model is its own, does so by default.
         codec_budget_mb: memory that the codec's graphs may hold, in MB.
         codec_capture: stand-in for the codec's CUDA capture, for tests.
         warm: capture everything now, rather than in the first generate().
