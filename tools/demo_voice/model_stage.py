@@ -14,6 +14,18 @@ from tools.demo_voice.stages import generator, learning_rate, step_seed
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What is taught until this share of the budget is used."""
+
+    until: float
+    longest: int | None = None
+    """Clips of at most so many frames; None for all."""
+    references: bool = True
+    share: float = 1.0
+    """Of the rows of a batch."""
+
+
+@dataclass(frozen=True)
 class ModelRecipe:
     """How the model is trained."""
 
@@ -25,8 +37,12 @@ class ModelRecipe:
     average: float = 0.999
     """Decay of the averaged weights, which are the ones exported."""
     prompts: PromptRecipe = field(default_factory=PromptRecipe)
-    curriculum: tuple[tuple[float, int, bool], ...] = ((0.06, 56, False), (0.12, 80, False))
-    """(until this progress, longest clip in frames, references): short sentences teach which sound follows which."""
+    curriculum: tuple[Lesson, ...] = (
+        Lesson(0.06, 56, references=False, share=0.5),
+        Lesson(0.12, 80, references=False, share=0.5),
+        Lesson(0.45, share=0.5),
+    )
+    """Short sentences teach which sound follows which; many small steps find it sooner than few large ones."""
 
 
 class ModelStage:
@@ -74,7 +90,7 @@ class ModelStage:
             self._plan = self._epoch()
         if self.position >= len(self._plan.batches):
             self.epoch, self.position = self.epoch + 1, 0
-            self.lesson = sum(progress >= until for until, _, _ in self.recipe.curriculum)
+            self.lesson = sum(progress >= lesson.until for lesson in self.recipe.curriculum)
             self._plan = self._epoch()
         members = self._plan.batches[self.position]
         self.position += 1
@@ -131,14 +147,14 @@ class ModelStage:
 
     def _epoch(self) -> Epoch:
         lessons = self.recipe.curriculum
-        longest, references = lessons[self.lesson][1:] if self.lesson < len(lessons) else (None, True)
+        lesson = lessons[self.lesson] if self.lesson < len(lessons) else Lesson(1.0)
         return Epoch(
             self.clips,
             self.members,
             self.prompts,
             self.recipe.prompts,
             step_seed(self.seed, "epoch", self.epoch),
-            self.recipe.rows,
-            longest=longest,
-            references=references,
+            round(self.recipe.rows * lesson.share),
+            longest=lesson.longest,
+            references=lesson.references,
         )

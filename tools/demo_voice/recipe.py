@@ -27,7 +27,7 @@ class Recipe:
     judge_budget: Budget = field(default_factory=lambda: Budget(minutes=3.0))
     model_shape: ModelShape = field(default_factory=ModelShape)
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    model_budget: Budget = field(default_factory=lambda: Budget(minutes=14.0))
+    model_budget: Budget = field(default_factory=lambda: Budget(minutes=16.0))
 
     def small(self) -> Recipe:
         """The same with batches that a CPU can bear: to try the steps out, not to make a voice."""
