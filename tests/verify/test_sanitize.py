@@ -51,8 +51,9 @@ def sanitizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     return run
 
 
-def test_clean_runs_of_both_tools_pass(sanitizer: Run) -> None:
-    code, rows, printed = sanitizer()
+@pytest.mark.parametrize("jobs", ["1", "8"])
+def test_clean_runs_of_both_tools_pass(sanitizer: Run, jobs: str) -> None:
+    code, rows, printed = sanitizer("--jobs", jobs)
     assert code == 0
     assert [(row["tool"], row["part"]) for row in rows] == [
         (tool, part) for tool in ("memcheck", "racecheck") for part in ("planted", "modes", "kernels", "engine")

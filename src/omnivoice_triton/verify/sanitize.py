@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +85,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=TOOLS)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once (default: %(default)s)")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(argv)
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, not {options.jobs}")
     rows: list[dict[str, Any]] = []
     try:
         need_gpu()
-        for tool in options.tools:
-            for part in (PLANTED, *options.parts):
-                rows.append(plant(tool) if part == PLANTED else check(tool, part))
-                print(describe(rows[-1]), flush=True)
-                if not rows[-1]["passed"]:
-                    print("\n".join(rows[-1]["tail"]), flush=True)
+        wanted = [(tool, part) for tool in options.tools for part in (PLANTED, *options.parts)]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for row in pool.map(lambda each: plant(each[0]) if each[1] == PLANTED else check(*each), wanted):
+                rows.append(row)
+                print(describe(row), flush=True)
+                if not row["passed"]:
+                    print("\n".join(row["tail"]), flush=True)
                 write_json(options.json, "sanitizer", None, {"results": rows})  # kept, whatever comes
     except OmniVoiceTritonError as error:
         print(f"verify.sanitize: {error}", file=sys.stderr)
