@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import omnivoice_triton
@@ -85,3 +86,12 @@ def test_the_rule_catches_a_fault(tmp_path: Path) -> None:
     assert violations(bad, "kernels") == ["kernels imports models (rms_norm.py)"] * 2
     bad.write_text("import triton\n", encoding="utf-8")
     assert violations(bad, "models") == ["models imports triton (rms_norm.py)"]
+
+
+def test_the_documented_table_is_this_one() -> None:
+    table = {}
+    for line in (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"\| (\d) \| ((?:`\w+`(?:, )?)+) \|", line):
+            table |= dict.fromkeys(re.findall(r"`(\w+)`", match[2]), int(match[1]))
+    code = {part: layer for part, layer in LAYERS.items() if part not in {"data", "__main__", "__init__"}}
+    assert table == code
