@@ -12,6 +12,10 @@ import numpy as np
 
 from omnivoice_triton.speech import InputError, ModeUnavailable
 
+_CLOCKS = ("sm_mhz", "memory_mhz", "temperature_c")
+_at_start: list[dict[str, Any]] = []
+"""Clocks when this process first asked for its GPU or model: what `write_json` sets beside those of the end."""
+
 
 def need_gpu() -> None:
     """Raise ModeUnavailable without a CUDA device: a benchmark of something else would mislead."""
@@ -19,6 +23,20 @@ def need_gpu() -> None:
 
     if not torch.cuda.is_available():
         raise ModeUnavailable("this needs an NVIDIA GPU, and torch finds none")
+    mark_start()
+
+
+def mark_start() -> None:
+    """Read the GPUs' clocks now, once a process, as those that its measurements began with."""
+    if not _at_start:
+        from omnivoice_triton.environment import gpus
+
+        _at_start.extend(clocks(gpus()))
+
+
+def clocks(gpus: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """SM and memory clock in MHz and temperature in °C of each GPU, without what is unknown."""
+    return [{key: gpu[key] for key in _CLOCKS if gpu.get(key) is not None} for gpu in gpus]
 
 
 def summary(values_ms: Sequence[float]) -> dict[str, float]:
@@ -33,11 +51,15 @@ def default_model(model: str | None, device: str) -> Path:
     """The given checkpoint; else the full-size random one on a GPU (made once), the built-in one on a CPU."""
     from omnivoice_triton.checkpoint import cached_checkpoint, resolve_model
 
+    if device != "cpu":
+        mark_start()
     return resolve_model(model) if model is not None or device == "cpu" else cached_checkpoint("full")
 
 
 def write_json(path: Path | None, kind: str, model: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
     """Stamp the figures with what made them and write them; returns the document.
+
+    `clocks` has the GPUs' clocks at `start` (see `mark_start`) and `end`, as far as they are known.
 
     No results are refused, so that an empty run can't pass for a good one.
     """
@@ -46,6 +68,9 @@ def write_json(path: Path | None, kind: str, model: Path | None, figures: dict[s
     if not figures.get("results"):
         raise InputError(f"{kind}: nothing was measured")
     document: dict[str, Any] = {"kind": kind, "environment": describe()}
+    seen = {"start": list(_at_start), "end": clocks(document["environment"]["gpus"])}
+    if known := {when: found for when, found in seen.items() if any(found)}:
+        document["clocks"] = known
     if model is not None:
         from omnivoice_triton.checkpoint import checkpoint_kind
 

@@ -119,8 +119,8 @@ def label(row: Mapping[str, Any]) -> str:
     parts = []
     for key in IDENTITY:
         value = row.get(key)
-        if value is None or isinstance(value, list):
-            continue
+        if value is None or isinstance(value, list) or (key == "batch" and value == 1):
+            continue  # one text a call is what a row that names no batch is of
         if isinstance(value, Mapping):
             parts.append(" ".join(f"{k}={_plain(v)}" for k, v in value.items()))
         else:

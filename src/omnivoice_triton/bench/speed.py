@@ -1,100 +1,157 @@
 """End-to-end time of every mode beside base, in one process: `python -m omnivoice_triton.bench.speed --json OUT`.
 
 Host wall clock around generate(), the device synchronised on both sides; 32 steps, guidance 2. The eager modes are
-bound by the host, whose speed drifts by tens of percent, so all modes are loaded at once and take turns: each round
-runs every mode once, in rotating order, and the ratio to base is the median of the rounds' own ratios. A mode's first
-call on a case (kernels compiled, a graph captured) is reported as cold. Memory is measured apart, a mode at a time.
+bound by the host, whose speed drifts by tens of percent, so all modes are loaded at once and take turns (`turns`). A
+mode's first call on a case (kernels compiled, a graph captured) is reported as cold. Memory is measured apart, a mode
+at a time. `--batch 1 8 32` gives the same text as a list of so many; what each figure means is said in the JSON.
+
+`--budget-s` bounds the seconds of a dtype: rounds are cut first, then whole cells are left out, the least important
+first, and each that was left out stands in the JSON under `not_measured` with the reason.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
-
-from omnivoice_triton.bench.harness import SENTENCES, arguments
+from omnivoice_triton.bench.harness import arguments, reference_voice
+from omnivoice_triton.bench.nvml import Joules, device_energy, joules_per_utterance
+from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, STEPS, Budget, Case, Cell, cases, cells
+from omnivoice_triton.bench.splits import split_of
+from omnivoice_triton.bench.turns import Row, speak, take_turns
 from omnivoice_triton.config import MODES
-from omnivoice_triton.evidence import default_model, need_gpu, summary, write_json
+from omnivoice_triton.evidence import default_model, need_gpu, write_json
 from omnivoice_triton.models.runner import BaseRunner
-from omnivoice_triton.speech import OmniVoiceTritonError, Speech
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
-FIVE_SECONDS = "en 5 s"
-STEPS = 32
+DEFINITIONS = {
+    "median_ms": "milliseconds of one generate() call of the whole batch, wall clock, device synchronised, warm; p5_ms "
+    "is the fast end",
+    "cold_ms": "the first call of this case and batch in the process",
+    "rtf": "real-time factor: seconds of work per second of audio made, all texts of the batch together; lower is "
+    "faster",
+    "speed_x": "seconds of audio made per second of work: the inverse of rtf",
+    "ratio_to_base": "median over rounds of the mode's time over base's time of the same round",
+    "ratio_to_base_p5": "median_ms over base's p5_ms of the same case and batch",
+    "steps_per_s": "decoding steps of the batch per second of lm_ms",
+    "lm_ms": "all decoding steps, from the prepared request to the first codec call; in calls of their own, the device "
+    "synchronised around each part, as codec_ms, post_ms and host_ms (the rest of that call)",
+    "peak_vram_mb": "highest allocation of PyTorch during a call, with this mode alone in the process",
+    "call_peak_mb": "by how much a warm call raises what PyTorch has allocated: its working memory, without weights",
+    "joules_per_utterance": "energy of the whole board, idle power included, by NVML, over calls one after the other "
+    "for 1.5 s or more, divided by the utterances",
+}
+"""What each figure of a row means, written into the JSON."""
 
-Case = dict[str, Any]
-Row = dict[str, Any]
-
-
-def cases(all_cases: bool) -> dict[str, Case]:
-    """Name to keywords of generate()."""
-    english = SENTENCES["en"]
-    five = {"text": english[1], "language": english[0], "duration": 5.0, "num_step": STEPS}
-    made: dict[str, Case] = {FIVE_SECONDS: five}
-    if all_cases:
-        for code, (language, text) in SENTENCES.items():
-            made[f"{code} short"] = {"text": text, "language": language, "num_step": STEPS}
-        made["en 15 s"] = {**five, "duration": 15.0}
-        made["clone 5 s"] = {**five, "voice": "the reference"}
-        made["design 5 s"] = {**five, "instruct": "female, young adult, high pitch"}
-    return made
-
-
-def reference_voice(runner: BaseRunner) -> Any:
-    """A prompt of 5 s of noise: what it sounds like does not change what it costs."""
-    noise = (np.random.default_rng(0).standard_normal(5 * 24_000) * 0.1).astype(np.float32)
-    return runner.create_voice((noise, 24_000), "This is what I said, and it took about five seconds.")
+LeftOut = dict[str, Any]
+Keep = Callable[[list[Row], list[LeftOut]], None]
 
 
-def take_turns(runners: dict[str, BaseRunner], keywords: Case, runs: int, warm: int) -> dict[str, Row]:
-    """Figures of one case for every mode: first calls, then rounds."""
-    cold = {mode: runner.generate(seed=0, **keywords).time_ms for mode, runner in runners.items()}
-    rounds: list[dict[str, Speech]] = []
-    order = list(runners)
-    for turn in range(warm + runs):
-        order = order[1:] + order[:1]
-        made = {mode: runners[mode].generate(seed=turn, **keywords) for mode in order}
-        if turn >= warm:
-            rounds.append(made)
-    rows = {}
-    for mode in runners:
-        ratios = [made[mode].time_ms / made["base"].time_ms for made in rounds]
-        figures = summary([made[mode].time_ms for made in rounds])
-        p5, p95 = np.percentile(ratios, [5, 95])
-        rows[mode] = {
-            **figures,
-            "cold_ms": cold[mode],
-            "ratio_to_base": median(ratios),
-            "ratio_p5": float(p5),
-            "ratio_p95": float(p95),
-            "audio_s": rounds[-1][mode].audio_s,
-            "speed_x": rounds[-1][mode].audio_s / figures["median_ms"] * 1000,
-            "steps": STEPS,
-        }
-    return rows
+def extras(
+    runner: Any,
+    cell: Cell,
+    keywords: Case,
+    synchronize: Callable[[], None],
+    counter: Joules | None,
+) -> Row:
+    """What needs calls of its own: the split, and of the 5 s case the energy."""
+    figures: Row = dict(split_of(runner, keywords, STEPS, 3 if cell.batch == 1 else 1, synchronize))
+    if counter is not None and cell.case == FIVE_SECONDS:
+
+        def call() -> None:
+            speak(runner, 1, keywords)
+
+        figures |= joules_per_utterance(call, cell.batch, counter, time.monotonic, synchronize=synchronize)
+    return figures
 
 
-def speed(path: Path, dtype: str, modes: list[str], runs: int, warm: int, all_cases: bool) -> list[Row]:
-    """Every mode on every case in one dtype."""
-    rows = []
+def measure_cells(
+    runners: dict[str, Any],
+    wanted: Sequence[Cell],
+    dtype: str,
+    runs: int,
+    warm: int,
+    budget: Budget,
+    keep: Keep,
+    more: Callable[[Any, Cell, Case], Row] | None = None,
+    allocated_mb: Callable[[], float] | None = None,
+    voice: Any = None,
+) -> None:
+    """Every mode on every cell, as far as the budget goes; `keep` gets the rows of each, and what was left out.
+
+    Args:
+        more: further figures of a mode on a cell, taken if two rounds' time is left for them.
+    """
+    round_s: dict[str, float] = {}
+    for number, cell in enumerate(wanted):
+        least_s = 2 * round_s.get(cell.case, 0.0)  # first calls and one round, if a larger batch takes no longer
+        if budget.left <= least_s:
+            needed = f", this needs {least_s:.0f} s or more" if least_s else ""
+            keep([], [left_out(cell, dtype, f"no time was left: {max(budget.left, 0):.0f} s{needed}")])
+            continue
+        keywords = cell.request(voice)
+        extra = runs if cell.name == FIVE_SECONDS else 0  # the case that everything is compared on
+        share_s = budget.share(len(wanted) - number)
+        try:
+            turns = take_turns(runners, keywords, runs + extra, warm, budget, share_s, allocated_mb)
+        except InputError as error:  # out of time, or base can't run it
+            keep([], [left_out(cell, dtype, str(error))])
+            continue
+        round_s[cell.case] = turns.round_s
+        rows, missing = [], [left_out(cell, dtype, reason, mode) for mode, reason in turns.failed.items()]
+        for mode, figures in turns.rows.items():
+            row = {"mode": mode, "case": cell.name, "dtype": dtype, "batch": cell.batch, **figures}
+            if more is not None and budget.left > 2 * turns.round_s:
+                try:
+                    row |= more(runners[mode], cell, keywords)
+                except InputError as error:  # its times stand
+                    missing.append(left_out(cell, dtype, f"split and energy: {error}", mode))
+            elif more is not None:
+                missing.append(left_out(cell, dtype, "no time was left for split and energy", mode))
+            rows.append(row)
+            print(f"{dtype} {mode:>12} {cell.name:>16}: {figures['median_ms']:8.1f} ms", file=sys.stderr, flush=True)
+        keep(rows, missing)
+
+
+def left_out(cell: Cell, dtype: str, reason: str, mode: str | None = None) -> LeftOut:
+    """An entry of `not_measured`; without a mode it is the whole cell."""
+    entry = {"case": cell.name, "batch": cell.batch, "dtype": dtype, "reason": reason}
+    return entry if mode is None else {**entry, "mode": mode}
+
+
+def speed(
+    path: Path,
+    dtype: str,
+    modes: Sequence[str],
+    wanted: Sequence[Cell],
+    options: argparse.Namespace,
+    budget: Budget,
+    keep: Keep,
+) -> None:
+    """Load every mode and measure the cells in one dtype."""
+    import torch
+
+    counter = device_energy()
+
+    def more(runner: Any, cell: Cell, keywords: Case) -> Row:
+        return extras(runner, cell, keywords, torch.cuda.synchronize, counter)
+
+    def allocated_mb() -> float:
+        return torch.cuda.memory_allocated() / 2**20
+
     with ExitStack() as stack:
         runners = {
             mode: stack.enter_context(BaseRunner(device="cuda", model_id=path, dtype=dtype, mode=mode))
             for mode in modes
         }
-        wanted = cases(all_cases)
-        for keywords in wanted.values():
-            if "voice" in keywords:
-                keywords["voice"] = reference_voice(runners["base"])
-        for case, keywords in wanted.items():
-            extra = runs if case == FIVE_SECONDS else 0  # the case that everything is compared on
-            for mode, figures in take_turns(runners, keywords, runs + extra, warm).items():
-                rows.append({"mode": mode, "case": case, "dtype": dtype, **figures})
-                print(f"{dtype} {mode:>12} {case:>10}: {figures['median_ms']:8.1f} ms", file=sys.stderr)
-    return rows
+        voice = reference_voice(runners["base"]) if any("voice" in cell.keywords for cell in wanted) else None
+        further = None if options.no_extras else more
+        measure_cells(runners, wanted, dtype, options.runs, options.warm, budget, keep, further, allocated_mb, voice)
 
 
 def memory(path: Path, dtype: str, mode: str) -> Row:
@@ -129,33 +186,99 @@ def graph_figures(runner: BaseRunner) -> dict[str, float]:
     return {} if graphs is None else {"graph_pool_mb": graphs.used_bytes / 2**20, "captures": graphs.captures}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print a table, write JSON."""
+class Journal:
+    """What was measured and what was not, written to the JSON whenever something is added."""
+
+    def __init__(self, json: Path | None, model: Path, wanted: Sequence[Cell], dtypes: Sequence[str], facts: Row):
+        self.json, self.model, self.facts = json, model, facts
+        self.rows: list[Row] = []
+        self.missing: list[LeftOut] = []
+        self.taken: dict[tuple[str, str], Row] = {}
+        self._waiting = [left_out(cell, dtype, "the run ended before it") for dtype in dtypes for cell in wanted]
+
+    def keep(self, rows: list[Row], missing: list[LeftOut]) -> None:
+        """Add the rows of one cell, and what was left out of it."""
+        done = {(entry["case"], entry["dtype"]) for entry in (*rows, *missing)}
+        self._waiting = [entry for entry in self._waiting if (entry["case"], entry["dtype"]) not in done]
+        for row in rows:
+            alone = self.taken.get((row["mode"], row["dtype"]), {}) if row["case"] == FIVE_SECONDS else {}
+            self.rows.append({**row, **alone})
+        self.missing += missing
+        if self.rows:
+            write_json(self.json, "speed", self.model, self.document())
+
+    def document(self) -> Row:
+        """Everything but the stamp."""
+        left = [*self.missing, *self._waiting]
+        return {**self.facts, "definitions": DEFINITIONS, "not_measured": left, "results": self.rows}
+
+
+def parse_options(argv: list[str] | None) -> argparse.Namespace:
+    """Command line; argparse exits with 2 on what it can't use."""
     parser = arguments("end-to-end speed of every mode beside base", runs=7)
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--warm", type=int, default=1, help="unmeasured rounds a case")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="texts a call (default: 1)")
+    parser.add_argument("--cases", nargs="+", default=None, metavar="CASE", help="such as 'en 15 s' (default: all)")
     parser.add_argument("--only-5s", action="store_true", help="the 5 s utterance alone")
+    parser.add_argument("--warm", type=int, default=1, help="unmeasured rounds a case")
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        default=None,
+        metavar="N",
+        help="seconds a dtype, loading included: cuts rounds, then leaves out cells and says which",
+    )
+    parser.add_argument("--no-memory", action="store_true", help="don't load each mode alone for its peak memory")
+    parser.add_argument("--no-extras", action="store_true", help="no split and no energy")
     options = parser.parse_args(argv)
+    if options.runs < 1:
+        parser.error(f"--runs must be at least 1, not {options.runs}")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print a table, write JSON."""
+    options = parse_options(argv)
     try:
+        wanted = cells(not options.only_5s, options.batch, options.cases)
+        Budget(options.budget_s)  # refused before anything is loaded
         need_gpu()
         path = default_model(options.model, "cuda")
         modes = ["base", *(m for m in options.modes if m != "base")]
-        rows: list[Row] = []
+        facts = {} if options.budget_s is None else {"budget_s_per_dtype": options.budget_s}
+        journal = Journal(options.json, path, wanted, options.dtypes, facts)
         for dtype in options.dtypes:
-            taken = {mode: memory(path, dtype, mode) for mode in modes}
-            for row in speed(path, dtype, modes, options.runs, options.warm, not options.only_5s):
-                rows.append({**row, **(taken[row["mode"]] if row["case"] == FIVE_SECONDS else {})})
-            write_json(options.json, "speed", path, {"results": rows})  # what is measured is kept, whatever comes
+            budget = Budget(options.budget_s)
+            if not options.no_memory and any(cell.name == FIVE_SECONDS for cell in wanted):
+                journal.taken |= {(mode, dtype): memory(path, dtype, mode) for mode in modes}
+            speed(path, dtype, modes, wanted, options, budget, journal.keep)
+        if not journal.rows:
+            raise InputError(f"nothing was measured: {journal.document()['not_measured'][0]['reason']}")
     except OmniVoiceTritonError as error:
         print(f"bench.speed: {error}", file=sys.stderr)
         return 2
-    print(f"{'dtype':6}{'case':12}{'mode':14}{'median ms':>10}{'p95':>8}{'cold':>9}{'x base':>8}{'VRAM MB':>9}")
-    for row in rows:
-        print(
-            f"{row['dtype']:6}{row['case']:12}{row['mode']:14}{row['median_ms']:10.1f}{row['p95_ms']:8.1f}"
-            f"{row['cold_ms']:9.0f}{row['ratio_to_base']:8.3f}{row.get('peak_vram_mb', float('nan')):9.0f}"
-        )
+    print("\n".join(table(journal.rows, journal.document()["not_measured"])))
     return 0
+
+
+def table(rows: Sequence[Row], missing: Sequence[LeftOut]) -> list[str]:
+    """Lines to print: one a row, then what was not measured."""
+    lines = [
+        f"{'dtype':6}{'case':16}{'mode':13}{'median ms':>10}{'p95':>9}{'cold':>9}{'x base':>8}{'rtf':>8}{'speed x':>9}"
+        f"{'LM ms':>9}{'codec':>8}{'post':>8}{'VRAM MB':>9}{'J each':>8}"
+    ]
+    for row in rows:
+        cells_ = [("lm_ms", 9, 1), ("codec_ms", 8, 1), ("post_ms", 8, 1), ("peak_vram_mb", 9, 0)]
+        cells_.append(("joules_per_utterance", 8, 2))
+        tail = "".join(f"{row[key]:{w}.{d}f}" if key in row else f"{'–':>{w}}" for key, w, d in cells_)
+        lines.append(
+            f"{row['dtype']:6}{row['case']:16}{row['mode']:13}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
+            f"{row['cold_ms']:9.0f}{row['ratio_to_base']:8.3f}{row['rtf']:8.4f}{row['speed_x']:9.1f}{tail}"
+        )
+    for entry in missing:
+        where = " ".join(str(entry[key]) for key in ("dtype", "case", "mode") if key in entry)
+        lines.append(f"not measured: {where}: {entry['reason']}")
+    return lines
 
 
 if __name__ == "__main__":

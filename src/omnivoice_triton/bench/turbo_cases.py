@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from omnivoice_triton.bench.harness import SENTENCES
-from omnivoice_triton.bench.speed import reference_voice
+from omnivoice_triton.bench.harness import SENTENCES, reference_voice
 from omnivoice_triton.bench.turbo_floor import flop_floor_ms, packed_rows, percent_of_floor
 from omnivoice_triton.evidence import summary
 from omnivoice_triton.models.runner import BaseRunner
