@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from omnivoice_triton import __version__
-from omnivoice_triton.cli import doctor, evidence, make_checkpoint, say, ui
+from omnivoice_triton.cli import doctor, evidence, make_checkpoint, samples, say, ui
 from omnivoice_triton.cli.flags import Parser, fold_booleans
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
@@ -47,6 +47,12 @@ VERBS = (
     ),
     Verb("bench", "measure kernels, modes or the engine on this GPU", evidence.add_bench_arguments, evidence.run_bench),
     Verb("verify", "check that modes compute what base does", evidence.add_verify_arguments, evidence.run_verify),
+    Verb(
+        "samples",
+        "say the same sentences in every mode, to be heard side by side",
+        samples.add_arguments,
+        samples.run,
+    ),
     Verb("ui", "open the dashboard in a browser (extra ui)", ui.add_arguments, ui.run),
     Verb("tune", "find the engine's fastest tiles on this GPU", evidence.add_tune_arguments, evidence.run_tune),
 )
