@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tools.demo_voice import batches, corpus, espeak, judge, measures, tokenizer
+from tools.demo_voice import batches, corpus, espeak, measures, tokenizer
 from tools.demo_voice import language_model as lm
 from tools.demo_voice.speakers import SPEAKERS
 from tools.demo_voice.text import chinese, english, korean
+
+from omnivoice_triton.speech import InputError
+from omnivoice_triton.verify import judge
 
 TINY = lm.ModelShape(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=48)
 
@@ -215,7 +218,7 @@ def test_error_rates() -> None:
     assert judge.error_rate(["abcd"], ["abxd"]) == 0.25
     assert judge.error_rate(["오늘은 좋다."], ["오늘은좋아"]) == 0.2
     assert judge.error_rate(["今天，很好。", "你好"], ["今天很", "你好"]) == pytest.approx(1 / 6)
-    with pytest.raises(ValueError, match="no characters"):
+    with pytest.raises(InputError, match="no characters"):
         judge.error_rate(["."], ["a"])
 
 

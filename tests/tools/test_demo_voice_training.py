@@ -13,16 +13,19 @@ import pytest
 import torch
 from tools.demo_voice import codec as codecs
 from tools.demo_voice import corpus as corpora
-from tools.demo_voice import export, judge, pictures, train
+from tools.demo_voice import export, pictures, train
 from tools.demo_voice import language_model as lm
 from tools.demo_voice.batches import PromptRecipe
 from tools.demo_voice.codec_stage import CodecRecipe, CodecStage, encode_corpus
+from tools.demo_voice.judge import save_judge
 from tools.demo_voice.judge_stage import JudgeRecipe, JudgeStage
 from tools.demo_voice.model_stage import ModelRecipe, ModelStage
 from tools.demo_voice.recipe import Recipe
 from tools.demo_voice.stages import Budget, Clock, run_stage
 
-from omnivoice_triton.checkpoint import checkpoint_kind, validate_checkpoint
+from omnivoice_triton.checkpoint import checkpoint_kind, is_demo, validate_checkpoint
+from omnivoice_triton.verify import judge
+from omnivoice_triton.verify.sentences import held_out
 
 SMALL_CODEC = codecs.CodecShape(decoder_width=32, encoder_width=4, latent=8, codebook_dim=8)
 SMALL_MODEL = lm.ModelShape(hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=128)
@@ -135,7 +138,7 @@ def test_judge_reads_what_it_has_heard_and_is_saved(corpus: corpora.Corpus, tmp_
     stage.judge.train()
     assert _run(stage, tmp_path, 400)
     assert judge.error_rate(texts, [stage.judge.transcribe(corpus.wave(i)) for i in members]) < 0.2
-    judge.save_judge(stage.judge, tmp_path)
+    save_judge(stage.judge, tmp_path)
     loaded = judge.load_judge(tmp_path)
     assert [loaded.transcribe(corpus.wave(i)) for i in members] == [
         stage.judge.transcribe(corpus.wave(i)) for i in members
@@ -232,6 +235,8 @@ def test_from_corpus_to_a_checkpoint_that_speaks(
     checkpoint = tmp_path / "checkpoint"
     validate_checkpoint(checkpoint)
     assert checkpoint_kind(checkpoint) == "trained-demo"
+    assert is_demo(checkpoint)
+    assert [sentence.text for sentence in held_out(checkpoint)] == [clip.text for clip in corpus.clips[:2]]
     curves = [tmp_path / f"{name}.curve.jsonl" for name in train.STAGES]
     pictures.curves(curves, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omnivoice_triton.verify.judge import mel_filters
+
 CODEBOOKS = 8
 CODEBOOK_SIZE = 1024
 SEMANTIC_WIDTH = 8
@@ -212,24 +214,6 @@ class SpectralLoss(nn.Module):
 
     def _log(self, magnitude: Tensor) -> Tensor:
         return (magnitude + self.FLOOR).log()
-
-
-def mel_filters(size: int, bands: int, sample_rate_hz: int = 24_000, low_hz: float = 40.0) -> Tensor:
-    """Triangular filters on O'Shaughnessy's mel scale, 2595 log10(1 + f / 700), rows summing to 1: (bands, bins)."""
-
-    def mel(hz: float) -> float:
-        return 2595.0 * float(torch.log10(torch.tensor(1 + hz / 700.0, dtype=torch.float64)))
-
-    edges = torch.linspace(mel(low_hz), mel(sample_rate_hz / 2), bands + 2, dtype=torch.float64)
-    edges_hz = 700.0 * (10 ** (edges / 2595.0) - 1)
-    bins = torch.linspace(0, sample_rate_hz / 2, size // 2 + 1, dtype=torch.float64)
-    # A filter narrower than a bin would be empty: each is at least one bin wide on either side.
-    step = sample_rate_hz / size
-    left = torch.minimum(edges_hz[:-2], edges_hz[1:-1] - step)[:, None]
-    right = torch.maximum(edges_hz[2:], edges_hz[1:-1] + step)[:, None]
-    centre = edges_hz[1:-1, None]
-    filters = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
-    return (filters / filters.sum(1, keepdim=True)).float()
 
 
 def rotate_phase(wave: Tensor, angle: Tensor) -> Tensor:

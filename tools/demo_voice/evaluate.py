@@ -1,8 +1,8 @@
 """How good is a demo voice? `python -m tools.demo_voice.evaluate --model DIR --judge DIR --out DIR`.
 
-Held-out sentences are said by espeak-ng, passed through the codec, and said by the voice at each number of steps; the
-judge reads all of them. Then voice design (is "female, high pitch" higher than "male, low pitch"?), cloning (is the
-nearest speaker the reference's?) and the real-time factor. Writes evaluation.json and spectrograms.png.
+Held-out sentences are said by espeak-ng, passed through the codec, and said by the voice in each mode at each number of
+steps; the judge reads all of them. Then voice design (is "female, high pitch" higher than "male, low pitch"?), cloning
+(is the nearest speaker the reference's?) and the speed. Writes evaluation.json and spectrograms.png.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ import numpy as np
 import torch
 from tools.demo_voice import codec as codecs
 from tools.demo_voice import corpus as corpora
-from tools.demo_voice import judge as judges
 from tools.demo_voice import measures, pictures
 from tools.demo_voice.speakers import LANGUAGES, SPEAKERS
+
+from omnivoice_triton.config import MODES
+from omnivoice_triton.evidence import write_json
+from omnivoice_triton.models.acceleration import Acceleration, accelerate
+from omnivoice_triton.verify import judge as judges
 
 SAMPLE_RATE_HZ = corpora.SAMPLE_RATE_HZ
 
 
 @dataclass
 class Voice:
-    """A loaded checkpoint and how it is asked."""
+    """A loaded checkpoint in one mode and how it is asked."""
 
     model: Any
+    acceleration: Acceleration
     batch: int
     seed: int = 0
 
@@ -39,11 +44,11 @@ class Voice:
         """Each text as audio; settings are generate()'s, lists as long as texts are cut along."""
         made: list[np.ndarray] = []
         for number, part in enumerate(_chunks(range(len(texts)), self.batch)):
-            torch.manual_seed(self.seed + number)
             chosen = {
                 key: [value[i] for i in part] if isinstance(value, list) else value for key, value in settings.items()
             }
-            made += self.model.generate([texts[i] for i in part], language=language, num_step=steps, **chosen)
+            with self.acceleration.call(self.model, self.seed + number):
+                made += self.model.generate([texts[i] for i in part], language=language, num_step=steps, **chosen)
         return [np.asarray(wave, np.float32) for wave in made]
 
 
@@ -60,28 +65,51 @@ def read(judge: judges.Judge, waves: Iterable[Any]) -> list[str]:
     return [judge.transcribe(torch.as_tensor(np.asarray(wave, np.float32))) for wave in waves]
 
 
-def intelligibility(
-    codec: Any, voice: Voice | None, judge: judges.Judge, corpus: corpora.Corpus, count: int, steps: Sequence[int]
-) -> dict[str, Any]:
-    """CER by language: of espeak-ng, of its recordings through the codec, of the voice at each number of steps."""
-    results: dict[str, Any] = {}
+def teachers(codec: Any, judge: judges.Judge, corpus: corpora.Corpus, count: int) -> dict[str, Any]:
+    """CER by language of what bounds the voice: espeak-ng's own recordings, and these through the codec."""
+    found: dict[str, Any] = {}
     for language in LANGUAGES:
-        rows = [i for i, clip in enumerate(corpus.clips) if clip.language == language.code][:count]
-        texts = [corpus.clips[i].text for i in rows]
-        waves = [corpus.wave(i).numpy() for i in rows]
-        row: dict[str, Any] = {"sentences": len(rows), "espeak": judges.error_rate(texts, read(judge, waves))}
-        row["codec"] = judges.error_rate(texts, read(judge, [through_codec(codec, wave) for wave in waves]))
-        for number in steps if voice is not None else ():
+        texts, waves = _spoken(corpus, language.code, count)
+        found[language.code] = {
+            "sentences": len(texts),
+            "espeak": judges.error_rate(texts, read(judge, waves)),
+            "codec": judges.error_rate(texts, read(judge, [through_codec(codec, wave) for wave in waves])),
+        }
+        row = found[language.code]
+        print(
+            f"{language.code}: CER of espeak-ng {row['espeak']:.2%}, through the codec {row['codec']:.2%}", flush=True
+        )
+    return found
+
+
+def intelligibility(
+    voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, count: int, steps: Sequence[int]
+) -> dict[str, Any]:
+    """CER and speed of the voice by language and number of steps."""
+    found: dict[str, Any] = {}
+    name = voice.acceleration.mode.name
+    for language in LANGUAGES:
+        texts, _ = _spoken(corpus, language.code, count)
+        for number in steps:
+            voice.say(texts[:1], language.code, 2)  # What is done once is no part of the speed
             began = time.perf_counter()
             made = voice.say(texts, language.code, number)
             seconds = time.perf_counter() - began
             heard = read(judge, made)
-            row[f"voice_{number}_steps"] = judges.error_rate(texts, heard)
-            row[f"speed_x_{number}_steps"] = sum(len(wave) for wave in made) / SAMPLE_RATE_HZ / seconds
-            row[f"examples_{number}_steps"] = list(zip(texts, heard, strict=True))[:5]
-        results[language.code] = row
-        print(json.dumps({language.code: {k: v for k, v in row.items() if "examples" not in k}}), flush=True)
-    return results
+            row = {
+                "cer": judges.error_rate(texts, heard),
+                "audio_s": sum(len(wave) for wave in made) / SAMPLE_RATE_HZ,
+                "time_s": seconds,
+                "examples": list(zip(texts, heard, strict=True))[:5],
+            }
+            row["speed_x"] = row["audio_s"] / seconds
+            found.setdefault(language.code, {})[str(number)] = row
+            print(
+                f"{language.code}: CER of the voice {row['cer']:.2%}, {name}, {number} steps, "
+                f"{row['speed_x']:.2f}x real time",
+                flush=True,
+            )
+    return found
 
 
 def through_codec(codec: Any, wave: np.ndarray) -> np.ndarray:
@@ -140,6 +168,11 @@ def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> di
     }
 
 
+def _spoken(corpus: corpora.Corpus, language: str, count: int) -> tuple[list[str], list[np.ndarray]]:
+    rows = [i for i, clip in enumerate(corpus.clips) if clip.language == language][:count]
+    return [corpus.clips[i].text for i in rows], [corpus.wave(i).numpy() for i in rows]
+
+
 def _texts(corpus: corpora.Corpus, language: str, count: int) -> list[str]:
     texts = [clip.text for clip in corpus.clips if clip.language == language]
     return [texts[i % len(texts)] for i in range(count)]
@@ -150,6 +183,25 @@ def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield items[start : start + size]
 
 
+def _pictured(corpus: corpora.Corpus, language: str) -> tuple[str, np.ndarray]:
+    """Text and recording of the default speaker's first sentence."""
+    index = next(i for i, clip in enumerate(corpus.clips) if clip.language == language and clip.speaker == 0)
+    return corpus.clips[index].text, corpus.wave(index).numpy()
+
+
+def _load(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The model, unless there is none yet, and its codec."""
+    from omnivoice.models.omnivoice import OmniVoice
+    from transformers import HiggsAudioV2TokenizerModel
+
+    if options.codec_only:
+        codec = HiggsAudioV2TokenizerModel.from_pretrained(options.model / "audio_tokenizer")
+        return None, codec.to(options.device).eval()
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[options.dtype]
+    model = OmniVoice.from_pretrained(str(options.model), device_map=options.device, dtype=dtype).eval()
+    return model, model.audio_tokenizer
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo_voice.evaluate", description=__doc__)
@@ -158,44 +210,55 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where results and recordings go")
     parser.add_argument("--espeak", help="folder with espeak-ng's packages unpacked (default: the installed one)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "fp16", "bf16"])
+    parser.add_argument(
+        "--mode", nargs="+", default=["base"], choices=list(MODES), help="design and cloning: the first"
+    )
     parser.add_argument("--sentences", type=int, default=120, help="a language (default: all 120)")
     parser.add_argument("--steps", type=int, nargs="+", default=[32, 16])
-    parser.add_argument("--trials", type=int, default=40, help="of design and of cloning")
+    parser.add_argument("--trials", type=int, default=40, help="of design and of cloning; 0: neither")
     parser.add_argument("--batch", type=int, default=4, help="sentences said at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--codec-only", action="store_true", help="judge and codec; there may be no model yet")
     options = parser.parse_args(arguments)
-    from omnivoice.models.omnivoice import OmniVoice
-    from transformers import HiggsAudioV2TokenizerModel
 
     options.out.mkdir(parents=True, exist_ok=True)
     corpus = held_out(options.out, options.seed, 120, options.espeak)
-    judge = judges.load_judge(options.judge)
-    results: dict[str, Any] = {"device": options.device, "threads": torch.get_num_threads(), "steps": options.steps}
-    if options.codec_only:
-        codec = HiggsAudioV2TokenizerModel.from_pretrained(options.model / "audio_tokenizer").to(options.device).eval()
-        voice = None
-    else:
-        model = OmniVoice.from_pretrained(options.model, dtype=torch.float32).to(options.device).eval()
-        codec = model.audio_tokenizer.to(options.device)
-        voice = Voice(model, options.batch, options.seed)
-    results["cer"] = intelligibility(codec, voice, judge, corpus, options.sentences, options.steps)
-    if voice is not None and options.trials:
-        results["design"] = design(voice, corpus, options.trials, options.steps[-1])
-        print(json.dumps(results["design"]), flush=True)
-        results["cloning"] = cloning(voice, corpus, options.trials, options.steps[-1])
-        print(json.dumps(results["cloning"]), flush=True)
-    text = json.dumps(results, ensure_ascii=False, indent=1)
-    (options.out / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    judge = judges.load_judge(options.judge, options.device)
+    results: dict[str, Any] = {
+        "device": options.device,
+        "dtype": options.dtype,
+        "threads": torch.get_num_threads(),
+        "batch": options.batch,
+        "steps": options.steps,
+    }
+    model, codec = _load(options)
+    results["teachers"] = teachers(codec, judge, corpus, options.sentences)
+    results["voice"] = {}
+    said: dict[str, np.ndarray] = {}
+    for number, mode in enumerate(() if model is None else options.mode):
+        with accelerate(model, mode) as acceleration:
+            voice = Voice(model, acceleration, options.batch, options.seed)
+            results["voice"][mode] = intelligibility(voice, judge, corpus, options.sentences, options.steps)
+            if number == 0:
+                said = {
+                    language.code: voice.say([_pictured(corpus, language.code)[0]], language.code, options.steps[0])[0]
+                    for language in LANGUAGES
+                }
+            if number == 0 and options.trials:
+                results["design"] = design(voice, corpus, options.trials, options.steps[-1])
+                print(json.dumps({"design": results["design"]}), flush=True)
+                results["cloning"] = cloning(voice, corpus, options.trials, options.steps[-1])
+                print(json.dumps({"cloning": {k: v for k, v in results["cloning"].items() if k != "asked_and_heard"}}))
+    checkpoint = None if model is None else options.model
+    write_json(options.out / "evaluation.json", "demo_voice", checkpoint, {"results": [results]})
     rows = []
     for language in LANGUAGES:
-        index = next(i for i, clip in enumerate(corpus.clips) if clip.language == language.code and clip.speaker == 0)
-        original = corpus.wave(index).numpy()
+        _, original = _pictured(corpus, language.code)
         rows.append((f"{language.code}: espeak-ng", original))
         rows.append((f"{language.code}: espeak-ng through the codec", through_codec(codec, original)))
-        if voice is not None:
-            made = voice.say([corpus.clips[index].text], language.code, options.steps[0])[0]
-            rows.append((f"{language.code}: demo voice, {options.steps[0]} steps", made))
+        if said:
+            rows.append((f"{language.code}: demo voice, {options.steps[0]} steps", said[language.code]))
     pictures.spectrograms(rows, options.out / "spectrograms.png")
     return 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from tools.demo_voice.corpus import Clip
 from tools.demo_voice.tokenizer import write_tokenizer
+
+from omnivoice_triton.checkpoint.demo import SENTENCES
 
 MARKER = {"size": "demo", "weights": "trained"}
 """Under "omnivoice_triton" in config.json: what kind of checkpoint this is."""
@@ -54,6 +58,13 @@ def export_model(model: Any, directory: Path, *, dtype: torch.dtype = torch.bflo
     }
     save_file(tensors, directory / "model.safetensors")
     (directory / "model.safetensors").chmod(0o644)
+
+
+def export_sentences(clips: Iterable[Clip], directory: Path) -> None:
+    """Write sentences.json: what is held out, language by language in the plan's order."""
+    rows = [{"language": clip.language, "text": clip.text} for clip in clips if clip.held_out]
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (directory / SENTENCES).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tools.demo_voice import judge as judges
 from tools.demo_voice.corpus import FRAME, Corpus
+from tools.demo_voice.judge import symbols_of
 from tools.demo_voice.stages import generator, learning_rate, step_seed
+
+from omnivoice_triton.verify import judge as judges
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class JudgeStage:
         self.device = corpus.audio.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.judge = judges.Judge(judges.symbols_of([clip.text for clip in corpus.clips]), recipe.width)
+            self.judge = judges.Judge(symbols_of([clip.text for clip in corpus.clips]), recipe.width)
         self.judge.to(self.device).train()
         self.optimizer = torch.optim.AdamW(
             self.judge.parameters(), lr=recipe.peak_rate, weight_decay=1e-2, fused=self.device.type == "cuda"

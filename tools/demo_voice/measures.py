@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tools.demo_voice.codec import mel_filters
+
+from omnivoice_triton.verify.judge import mel_filters
 
 SAMPLE_RATE_HZ = 24_000
 _WINDOW, _HOP = 1536, 480

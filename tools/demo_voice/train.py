@@ -123,6 +123,7 @@ def _stage(shop: Workshop, name: str, recipe: Recipe, clock: Clock, pause_at: in
         modelling = shop.model_stage()
         done = run_stage(modelling, directory, recipe.model_budget, clock, pause_at=pause_at, log=_log)
         export.export_model(modelling.averaged(), directory / "checkpoint")
+        export.export_sentences((shop.corpus or shop.make_corpus()).clips, directory / "checkpoint")
         return done
     raise ValueError(f"unknown stage {name!r}: choose from {', '.join(STAGES)}")
 

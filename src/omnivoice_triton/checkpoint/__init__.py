@@ -13,6 +13,7 @@ from omnivoice_triton.checkpoint.resolve import cache_dir, cached_checkpoint, re
 from omnivoice_triton.checkpoint.validate import (
     SPECIAL_TOKENS,
     checkpoint_kind,
+    is_demo,
     is_random,
     parameter_bytes,
     validate_checkpoint,
@@ -26,6 +27,7 @@ __all__ = [
     "cache_dir",
     "cached_checkpoint",
     "checkpoint_kind",
+    "is_demo",
     "is_random",
     "make_checkpoint",
     "parameter_bytes",

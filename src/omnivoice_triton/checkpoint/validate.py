@@ -64,7 +64,7 @@ def validate_checkpoint(path: str | Path) -> None:
 
 
 def checkpoint_kind(path: str | Path) -> str:
-    """What a checkpoint is: "random-tiny", "random-full" or, for one that was not made here, "real".
+    """What a checkpoint is: "random-tiny", "random-full", "trained-demo" or, for one not made here, "real".
 
     Raises:
         CheckpointError: config.json can't be read.
@@ -78,6 +78,11 @@ def checkpoint_kind(path: str | Path) -> str:
 def is_random(path: str | Path) -> bool:
     """Whether the checkpoint has random weights, that is, whether its speech is noise."""
     return checkpoint_kind(path).startswith("random")
+
+
+def is_demo(path: str | Path) -> bool:
+    """Whether the checkpoint is a demo voice: real speech, of the sentences that it carries and their like."""
+    return checkpoint_kind(path) == "trained-demo"
 
 
 def parameter_bytes(path: str | Path, dtype: object = "float32") -> dict[str, int]:

@@ -26,17 +26,25 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--model", help="hub id or directory; default: full-size random on a GPU, tiny on a CPU")
     parser.add_argument("--modes", metavar="MODE,…", help=f"of {', '.join(MODES)}; default: all that can run here")
     parser.add_argument("--dtypes", metavar="DTYPE,…", help="of tier 2; default: fp16,bf16 on a GPU, fp32 on a CPU")
-    parser.add_argument("--dtype", default="auto", help="of tier 3 (default: fp16 on a GPU, fp32 on a CPU)")
+    parser.add_argument(
+        "--dtype", default="auto", metavar="DTYPE,…", help="of tier 3 (default: fp16 on a GPU, fp32 on a CPU)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--all-layers", action="store_true", help="tier 2: hidden states of every layer, not of five")
     parser.add_argument("--steps", type=int, help="decoding steps of tiers 2 and 3 (default: 32 on a GPU, 8 on a CPU)")
     parser.add_argument("--seconds", type=float, help="tier 2: of speech (default: 5 on a GPU, 1 on a CPU)")
-    parser.add_argument("--sentences", type=int, help="tier 3: of the fixed set (default: all 16 on a GPU, 4 on a CPU)")
+    parser.add_argument(
+        "--sentences",
+        type=int,
+        help="tier 3: of the fixed set (default: all 16 on a GPU, 4 on a CPU); "
+        "of the demo voice's own 360 (default: 24 on a GPU, 6 on a CPU)",
+    )
     parser.add_argument(
         "--recogniser",
         default="auto",
         metavar="NAME",
-        help="tier 3: none, auto, whisper[:MODEL] or module:function, for the character error rate (default: auto)",
+        help="tier 3: none, auto, judge[:DIR], whisper[:MODEL] or module:function, for the character error rate "
+        "(default: auto: the packaged judge for the demo voice)",
     )
     parser.add_argument("--ref-audio", type=Path, help="tier 3: the voice to clone; default: one that base makes up")
     parser.add_argument("--ref-text", help="tier 3: what is said in it")
@@ -86,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
     """
     tiers = chosen_tiers(options.tier)
     modes, dtypes = named(options.modes), named(options.dtypes)
+    spoken = named(options.dtype) or []
     _check_numbers(options)
     if (options.ref_audio is None) != (options.ref_text is None):
         raise InputError("--ref-audio and --ref-text belong together: give both, or neither")
@@ -106,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     transformers_logging.disable_progress_bar()  # of loading weights, a dozen times over
     device = check_device(options.device)
     on_cpu = device == "cpu"
-    for dtype in [*(dtypes or []), options.dtype]:
+    for dtype in [*(dtypes or []), *spoken]:
         resolve_dtype(dtype, device)
     usable = parity.usable_modes(modes, device)
     if modes is None and on_cpu:
@@ -114,10 +123,14 @@ def run(options: argparse.Namespace) -> int:
         usable = [mode for mode in usable if not MODES[mode].triton]
     model = default_model(options.model, device) if set(tiers) - {1} else None
     recogniser = None
+    sentences = 0
     if 3 in tiers:
+        from omnivoice_triton.checkpoint import is_demo
         from omnivoice_triton.verify.recognise import load_recogniser
 
-        recogniser = load_recogniser(options.recogniser, device)
+        assert model is not None
+        recogniser = load_recogniser(options.recogniser, device, demo=is_demo(model))
+        sentences = _sentences(options.sentences, model, on_cpu)
     done = []
     steps = options.steps or (8 if on_cpu else 32)
     with _progress(options.progress) as progress:
@@ -133,7 +146,6 @@ def run(options: argparse.Namespace) -> int:
                         usable,
                         device=device,
                         dtypes=dtypes or parity.default_dtypes(device),
-                        text=parity.SENTENCE,
                         seconds=options.seconds or (1.0 if on_cpu else 5.0),
                         steps=steps,
                         keep=8,
@@ -143,15 +155,14 @@ def run(options: argparse.Namespace) -> int:
                 )
                 continue
             from omnivoice_triton.verify import speech_tier
-            from omnivoice_triton.verify.sentences import SENTENCES
 
             done.append(
-                speech_tier.run(
+                speech_tier.run_dtypes(
                     model,
                     usable,
                     device=device,
-                    dtype=options.dtype,
-                    sentences=options.sentences or (4 if on_cpu else len(SENTENCES)),
+                    dtypes=spoken,
+                    sentences=sentences,
                     steps=steps,
                     recogniser=recogniser,
                     reference=None if options.ref_audio is None else (str(options.ref_audio), options.ref_text),
@@ -177,14 +188,23 @@ def _means_gpu(device: str) -> bool:
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    from omnivoice_triton.verify.sentences import SENTENCES
-
     if options.steps is not None and options.steps < 1:
         raise InputError(f"--steps must be at least 1, not {options.steps}")
     if options.seconds is not None and not 0.5 <= options.seconds <= 60:
         raise InputError(f"--seconds must be 0.5 to 60, not {options.seconds}")
-    if options.sentences is not None and not 1 <= options.sentences <= len(SENTENCES):
-        raise InputError(f"--sentences must be 1 to {len(SENTENCES)}, not {options.sentences}")
+    if options.sentences is not None and options.sentences < 1:
+        raise InputError(f"--sentences must be at least 1, not {options.sentences}")
+
+
+def _sentences(wanted: int | None, model: Path, on_cpu: bool) -> int:
+    from omnivoice_triton.checkpoint import is_demo
+    from omnivoice_triton.verify.sentences import material
+
+    available = len(material(model).sentences)
+    if wanted is not None and wanted > available:
+        raise InputError(f"--sentences must be 1 to {available}, not {wanted}")
+    few, many = (6, 24) if is_demo(model) else (4, available)
+    return wanted or min(few if on_cpu else many, available)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from omnivoice_triton.checkpoint import is_demo
 from omnivoice_triton.config import MODES, Mode
 from omnivoice_triton.evidence import default_model, write_json
 from omnivoice_triton.models.acceleration import accelerate
@@ -27,6 +28,7 @@ from omnivoice_triton.verify import engine_checks
 from omnivoice_triton.verify.compare import cosine, guided, relative_error, screened_agreement, worst_row_cosine
 from omnivoice_triton.verify.outcome import NOTHING, Progress, Tier, quiet
 from omnivoice_triton.verify.recording import VOICES, Forced, Recording, chosen_layers, force, record, record_engine
+from omnivoice_triton.verify.sentences import material
 
 LAYERS = (0, 7, 14, 21, 27)
 MIN_COSINE = 0.999
@@ -110,7 +112,7 @@ def check_modes(
     *,
     device: str,
     dtype: str,
-    text: str,
+    text: str | None = None,
     seconds: float,
     steps: int,
     keep: int,
@@ -118,7 +120,7 @@ def check_modes(
     voices: Sequence[str] = VOICES,
     progress: Progress = quiet,
 ) -> list[dict[str, Any]]:
-    """Figures and verdict of each mode on the checkpoint at `path`."""
+    """Figures and verdict of each mode on the checkpoint at `path`; no text means one that the model knows."""
     from omnivoice import OmniVoice
 
     def load(kind: torch.dtype) -> Any:
@@ -127,7 +129,8 @@ def check_modes(
     progress(2, f"base in {dtype} and fp32", 0, len(modes) + 1)
     model = load(resolve_dtype(dtype, device))
     wanted = chosen_layers(layers, len(model.llm.layers))
-    forced = [force(model, text, seconds, steps, keep, voice) for voice in voices]
+    said = text or known_text(path)
+    forced = [force(model, said, seconds, steps, keep, voice) for voice in voices]
 
     def of_upstream(upstream: Any) -> Recording:
         made = Recording({}, [])
@@ -161,6 +164,11 @@ def check_modes(
             row["engine"] = own
         rows.append(row)
     return rows
+
+
+def known_text(path: Path) -> str:
+    """What the model at `path` can say: a demo voice knows its own sentences only."""
+    return material(path).sentences[0].text if is_demo(path) else SENTENCE
 
 
 def usable_modes(modes: Sequence[str] | None, device: str) -> list[str]:
@@ -221,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", default=None, choices=list(MODES))
     parser.add_argument("--dtypes", nargs="+", default=None)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--text", default=SENTENCE)
+    parser.add_argument("--text", help=f"default: {SENTENCE!r}, or a sentence of the demo voice's own")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--steps", type=int, default=32, help="decoding steps")
     parser.add_argument("--keep", type=int, default=8, help="steps whose canvases are compared, of each voice")

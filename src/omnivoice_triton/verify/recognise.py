@@ -8,14 +8,16 @@ point group `omnivoice_triton.recognisers`: a function of the device that return
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from omnivoice_triton.checkpoint.demo import packaged_judge
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 GROUP = "omnivoice_triton.recognisers"
@@ -57,20 +59,26 @@ class Whisper:
         return str(said["text"])
 
 
-def load_recogniser(spec: str, device: str) -> Recogniser | None:
+def load_recogniser(spec: str, device: str, *, demo: bool = False) -> Recogniser | None:
     """The recogniser that `spec` names.
 
     Args:
-        spec: `none`; `auto`, an installed package's if there is one; `whisper` or `whisper:MODEL`, a hub id or
-            directory; the name of an installed one; or `module:function`, called with the device.
+        spec: `none`; `auto`, for the demo voice the packaged judge, else an installed package's if there is one;
+            `judge`, the packaged one, or `judge:DIR`; `whisper` or `whisper:MODEL`, a hub id or directory; the name of
+            an installed one; or `module:function`, called with the device.
         device: where it is to run.
+        demo: whether the model is the demo voice.
 
     Raises:
         InputError: no such recogniser, or it can't be loaded.
     """
     installed = {point.name: point for point in entry_points(group=GROUP)}
+    if spec == "auto" and demo and packaged_judge() is not None:
+        spec = "judge"
     if spec == "none" or (spec == "auto" and not installed):
         return None
+    if spec == "judge" or spec.startswith("judge:"):
+        return _judge(spec.partition(":")[2], device)
     if spec == "auto" or spec in installed:
         made: Recogniser = installed[sorted(installed)[0] if spec == "auto" else spec].load()(device)
         return made
@@ -79,7 +87,7 @@ def load_recogniser(spec: str, device: str) -> Recogniser | None:
         return Whisper(rest or WHISPER, device)
     if not rest:
         raise InputError(
-            f"unknown recogniser {spec!r}: give none, auto, whisper[:MODEL] or module:function"
+            f"unknown recogniser {spec!r}: give none, auto, judge[:DIR], whisper[:MODEL] or module:function"
             + (f", or {', '.join(sorted(installed))}" if installed else "")
         )
     try:
@@ -94,6 +102,15 @@ def load_recogniser(spec: str, device: str) -> Recogniser | None:
         raise InputError(f"recogniser {spec!r} can't be loaded: {error}") from error
 
 
+def _judge(directory: str, device: str) -> Recogniser:
+    from omnivoice_triton.verify.judge import JudgeRecogniser
+
+    path = Path(directory).expanduser() if directory else packaged_judge()
+    if path is None:
+        raise InputError("this installation has no packaged judge: give judge:DIR, a directory with one")
+    return JudgeRecogniser(path, device)
+
+
 def knows(recogniser: Recogniser, code: str) -> bool:
     """Whether a recogniser can be asked of that language."""
     languages = getattr(recogniser, "languages", None)
@@ -106,6 +123,16 @@ def plain(text: str) -> str:
     return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
 
 
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """Levenshtein distance (Wagner & Fischer 1974)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1]
+
+
 def character_error_rate(said: str, wanted: str) -> float:
     """Levenshtein distance of the plain texts over the length of the wanted one.
 
@@ -115,9 +142,4 @@ def character_error_rate(said: str, wanted: str) -> float:
     a, b = plain(said), plain(wanted)
     if not b:
         raise InputError(f"no letters in {wanted!r}: its error rate has no meaning")
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-    return row[-1] / len(b)
+    return edit_distance(a, b) / len(b)

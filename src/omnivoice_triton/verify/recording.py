@@ -59,8 +59,17 @@ class Recording:
 
 
 def chosen_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    """Layers to compare, in a model of `depth`: those wanted, as far down as there are; None means all."""
-    return tuple(range(depth)) if layers is None else tuple(sorted({min(layer, depth - 1) for layer in layers}))
+    """Layers to compare, in a model of `depth`; None means all.
+
+    Those wanted, if there are so many; else as many at the same shares of the depth: of 8 layers, 0, 2, 4, 5, 7 for
+    0, 7, 14, 21, 27.
+    """
+    if layers is None:
+        return tuple(range(depth))
+    deepest = max(layers, default=0)
+    if deepest < depth:
+        return tuple(sorted(set(layers)))
+    return tuple(sorted({round(layer * (depth - 1) / deepest) for layer in layers}))
 
 
 def force(model: Any, text: str, seconds: float, steps: int, keep: int, voice: str = "auto") -> Forced:

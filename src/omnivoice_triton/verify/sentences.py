@@ -1,8 +1,15 @@
-"""The fixed set of sentences that tier 3 lets every mode say."""
+"""What tier 3 lets every mode say: a fixed set of sentences, or the demo voice's own."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omnivoice_triton.checkpoint import is_demo
+from omnivoice_triton.checkpoint.demo import SENTENCES as DEMO_SENTENCES
+from omnivoice_triton.speech import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -43,3 +50,66 @@ SENTENCES = (
 
 REFERENCE = Sentence("en", "English", "This voice will be copied, so it speaks for a few seconds without a pause.")
 """What base says to make the voice that all modes clone, where none is given."""
+
+LANGUAGES = {"en": "English", "ko": "Korean", "zh": "Chinese"}
+"""Those of the demo voice."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a model is given to say."""
+
+    sentences: tuple[Sentence, ...]
+    reference: Sentence
+    """For the voice that all modes clone."""
+    reference_instruct: str | None = None
+    """The voice in which base says it."""
+    reference_s: float | None = 3.0
+    """Its seconds; None is the model's estimate."""
+
+
+def material(path: Path) -> Material:
+    """The fixed set; for a demo voice, which knows its word lists only, its held-out sentences.
+
+    Raises:
+        CheckpointError: a demo voice without its sentences.
+    """
+    if not is_demo(path):
+        return Material(SENTENCES, REFERENCE)
+    sentences = held_out(path)
+    # The last one in English: it takes nearly all of them for it to be said as well.
+    reference = next(sentence for sentence in reversed(sentences) if sentence.code == "en")
+    return Material(sentences, reference, "female, middle-aged, moderate pitch", None)
+
+
+def held_out(path: Path) -> tuple[Sentence, ...]:
+    """The sentences of a demo checkpoint that it was not trained on, languages in turn.
+
+    Each round begins with another language, so that every third one isn't always the same.
+    """
+    queues: dict[str, list[Sentence]] = {}
+    for row in _read_list(path / DEMO_SENTENCES):
+        code = row.get("language") if isinstance(row, dict) else None
+        if code not in LANGUAGES or not row.get("text"):
+            raise CheckpointError(f"{path / DEMO_SENTENCES}: {row!r} is no sentence of {', '.join(LANGUAGES)}")
+        queues.setdefault(code, []).append(Sentence(code, LANGUAGES[code], row["text"]))
+    codes = list(queues)
+    ordered: list[Sentence] = []
+    for number in range(max(map(len, queues.values()), default=0)):
+        turned = codes[number % len(codes) :] + codes[: number % len(codes)]
+        ordered += [queues[code][number] for code in turned if number < len(queues[code])]
+    if not any(sentence.code == "en" for sentence in ordered):
+        raise CheckpointError(f"{path / DEMO_SENTENCES} holds no English sentence")
+    return tuple(ordered)
+
+
+def _read_list(path: Path) -> list[Any]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"can't read {path}, the demo voice's sentences: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise CheckpointError(f"{path} must hold a list of sentences, not {type(rows).__name__}")
+    return rows
