@@ -53,6 +53,8 @@ REFERENCE = Sentence("en", "English", "This voice will be copied, so it speaks f
 
 LANGUAGES = {"en": "English", "ko": "Korean", "zh": "Chinese"}
 """Those of the demo voice."""
+DEMO_VOICE = "female, middle-aged, moderate pitch"
+"""Whom of its speakers all modes clone: not the one that it takes when nothing is asked for."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def material(path: Path) -> Material:
     sentences = held_out(path)
     # The last one in English: it takes nearly all of them for it to be said as well.
     reference = next(sentence for sentence in reversed(sentences) if sentence.code == "en")
-    return Material(sentences, reference, "female, middle-aged, moderate pitch", None)
+    return Material(sentences, reference, DEMO_VOICE, None)
 
 
 def held_out(path: Path) -> tuple[Sentence, ...]:
