@@ -77,7 +77,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return document
 
 
-def faults(folder: Path, max_bytes: int = MAX_BYTES) -> list[str]:
+def faults(folder: Path) -> list[str]:
     """What is wrong with a folder, in words: files that lack, differ or are too many, modes that say unequal things.
 
     Raises:
@@ -99,8 +99,8 @@ def faults(folder: Path, max_bytes: int = MAX_BYTES) -> list[str]:
     wrong += [f"{name}: not in {METADATA}" for name in sorted(present - listed)]
     wrong += _unequal(document["samples"])
     size = sum((folder / name).stat().st_size for name in present)
-    if size >= max_bytes:
-        wrong.append(f"{size / 1e6:.1f} MB, must stay under {max_bytes / 1e6:g}")
+    if size >= MAX_BYTES:
+        wrong.append(f"{size / 1e6:.1f} MB, must stay under {MAX_BYTES / 1e6:g}")
     return wrong
 
 
