@@ -1,0 +1,238 @@
+"""`bench kernels` without a GPU: yardsticks are checked, percentages follow, budgets name what they left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from omnivoice_triton.bench import ceilings, kernel_clocks, kernels, yardsticks
+from omnivoice_triton.bench.kernel_cases import Case, cases, error_to, exact
+from omnivoice_triton.evidence import write_json
+from omnivoice_triton.kernels import reference
+from omnivoice_triton.speech import InputError
+from tests.bench.test_schema import faults
+
+CEILINGS = {"copy_gb_per_s": 4000.0, "copy_bytes": 1, "matmul_tflops": {"float16": 800.0}, "matmul_size": 8192}
+EAGER = kernels.Others(backend="eager")
+
+
+def rope(q: Any, k: Any, cos: Any, sin: Any) -> Any:
+    def turn(x: Any) -> Any:
+        half = x.shape[-1] // 2
+        return x * cos[:, None] + torch.cat((-x[..., half:], x[..., :half]), -1) * sin[:, None]
+
+    return turn(q), turn(k)
+
+
+def liger(**faults: Any) -> SimpleNamespace:
+    """Stands in for Liger-Kernel's functional module."""
+    functions = {
+        "liger_rms_norm": reference.rms_norm,
+        "liger_swiglu": reference.swiglu,
+        "liger_rope": rope,
+        "liger_fused_add_rms_norm": reference.add_rms_norm,
+    }
+    return SimpleNamespace(**{**functions, **faults})
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Case]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {case.kernel: case for case in cases(6, torch.float16, device)}
+
+
+# --- other people's kernels
+
+
+def test_every_yardstick_is_checked_against_float64(made: dict[str, Case]) -> None:
+    for name, case in made.items():
+        others = kernels.Others(backend="eager", library=liger())
+        good, missing, figures = kernels.right_ones(case, case.make(0), others)
+        wanted = {"torch_compile", *(["liger"] if name != "attention" else [])}
+        assert set(good) == wanted, missing
+        errors = figures["error_to_float64"]
+        assert set(errors) == {"triton", "pytorch", *wanted}
+        assert 0 < errors["pytorch"] < 1e-3
+        assert errors["torch_compile"] <= max(2 * errors["pytorch"], 1e-3)
+        assert figures["torch_compile_s"] > 0
+    assert missing == {"liger": "the installed Liger-Kernel has no such kernel"}
+
+
+def test_a_wrong_yardstick_gets_no_time(made: dict[str, Case]) -> None:
+    faulty: list[Callable[..., Any]] = [
+        lambda x, w, eps: reference.rms_norm(x, w, eps).roll(1, -1),
+        lambda x, w, eps: reference.rms_norm(x, w, eps) * 1.01,
+        lambda x, w, eps: reference.rms_norm(x, w, eps) * float("nan"),
+    ]
+    case = made["rms_norm"]
+    for fault in faulty:
+        others = kernels.Others(compile=False, library=liger(liger_rms_norm=fault))
+        good, missing, figures = kernels.right_ones(case, case.make(0), others)
+        assert good == {}
+        assert missing["liger"].startswith("its result is wrong: error to float64")
+        assert "liger" not in figures["error_to_float64"]
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no\nkernel")
+
+    others = kernels.Others(compile=False, library=liger(liger_rms_norm=broken))
+    assert kernels.right_ones(case, case.make(0), others)[1] == {
+        "torch_compile": "left out by --no-compile",
+        "liger": "RuntimeError: no kernel",
+    }
+
+
+def test_liger_is_named_as_missing_where_it_is(made: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks.importlib.util, "find_spec", lambda name: None)
+    _, missing = kernels.Others(compile=False).functions(made["rms_norm"])
+    assert "not installed" in missing["liger"]
+    _, missing = kernels.Others(compile=False, liger=False).functions(made["rms_norm"])
+    assert missing["liger"] == "left out by --no-liger"
+    older = liger()
+    del older.liger_fused_add_rms_norm
+    assert yardsticks.liger_for("fused_norm_residual", older) is None
+
+
+def test_attention_is_compared_without_its_padding(made: dict[str, Case]) -> None:
+    case = made["attention"]
+    inputs = case.make(0)
+    wanted = exact(case, inputs)
+
+    def elsewhere(*given: Any) -> Any:
+        out = case.pytorch(*given).clone()
+        out[1, 2:] = 99.0  # of 4 and 2 rows
+        return out
+
+    assert error_to(wanted, case, inputs, elsewhere) == error_to(wanted, case, inputs, case.pytorch) < 1e-3
+    assert error_to(wanted, case, inputs, lambda *given: case.pytorch(*given) * 2) == pytest.approx(1, rel=1e-3)
+    assert error_to(wanted, case, inputs, lambda *given: case.pytorch(*given) * float("inf")) == float("inf")
+
+
+# --- ceilings and percentages
+
+
+def test_ceilings_count_bytes_and_operations() -> None:
+    def time_ms(call: Callable[[], object]) -> list[float]:
+        call()
+        return [1.0, 2.0, 9.0]
+
+    found = ceilings.measure([torch.float32], "cpu", copy_bytes=1000, size=10, time_ms=time_ms)
+    assert found["copy_gb_per_s"] == pytest.approx(2 * 1000 / 2e-3 / 1e9)
+    assert found["matmul_tflops"] == {"float32": pytest.approx(2 * 10**3 / 2e-3 / 1e12)}
+    assert ceilings.percent_of_copy(CEILINGS, 4_000_000, 2.0) == pytest.approx(50)
+    assert ceilings.percent_of_matmul(CEILINGS, 8e8, 2.0, "float16") == pytest.approx(50)
+    with pytest.raises(InputError, match="above 0"):
+        ceilings.percent_of_copy(CEILINGS, 1, 0.0)
+
+
+def clocks(us: float) -> dict[str, dict[str, float]]:
+    timed = {"median": us, "p5": us, "p95": us, "timings": 9}
+    return {"do_bench": timed, "graph": timed, "graph_cold": {**timed, "median": 2 * us}}
+
+
+def test_speeds(made: dict[str, Case]) -> None:
+    times = {"triton": clocks(10.0), "pytorch": clocks(40.0), "torch_compile": clocks(15.0), "liger": clocks(12.0)}
+    row = kernels.speeds(made["attention"], 4_000_000, times, CEILINGS)
+    assert row["speedup"] == {"do_bench": 4.0, "graph": 4.0, "graph_cold": 4.0}
+    assert row["speedup_over"]["torch_compile"]["graph"] == 1.5
+    assert row["liger_us"] == clocks(12.0)
+    assert row["percent_of_copy"] == pytest.approx({"do_bench": 10.0, "graph": 10.0, "graph_cold": 5.0})
+    flop = 4 * (4**2 + 2**2) * 16 * 128
+    assert row["percent_of_matmul"]["graph"] == pytest.approx(100 * flop / 10e-6 / 800e12)
+    row = kernels.speeds(made["rms_norm"], 1, {"triton": clocks(1.0), "pytorch": clocks(1.0)}, CEILINGS)
+    assert "percent_of_matmul" not in row
+    assert "liger_us" not in row
+    assert "percent_of_copy" not in kernels.speeds(made["rms_norm"], 1, {"triton": clocks(1.0), "pytorch": clocks(1.0)})
+
+
+@pytest.mark.parametrize(
+    ("sets", "call_us", "wanted"),
+    [(4, None, (50, 50)), (4, 5.0, (50, 50)), (117, 5.0, (2, 50)), (4, 1000.0, (5, 25)), (8, 30_000.0, (1, 10))],
+)
+def test_graphs_of_slow_calls_are_short(sets: int, call_us: float | None, wanted: tuple[int, int]) -> None:
+    assert kernel_clocks.graph_size(sets, call_us) == wanted
+
+
+# --- the run
+
+
+def test_rows_of_five_seconds_come_first() -> None:
+    assert kernels.in_order([64, 290, 4096, 64]) == [290, 64, 4096]
+    assert kernels.in_order([512]) == [512]
+    assert 290 in kernels.ROWS
+    assert (min(kernels.ROWS), max(kernels.ROWS)) == (64, 8192)
+
+
+def result(case: Case) -> dict[str, Any]:
+    times = {"triton": clocks(1.0), "pytorch": clocks(2.0), "torch_compile": clocks(1.5)}
+    shape = {"rows": case.shape["rows"], "columns": 1}
+    facts = {"kernel": case.kernel, "shape": shape, "dtype": "float16", "bytes": 10, "not_timed": {"liger": "none"}}
+    return {**facts, "error_to_float64": {"triton": 0.0}, **kernels.speeds(case, 10, times, CEILINGS)}
+
+
+def test_a_budget_names_what_it_left_out(tmp_path: Path) -> None:
+    now = [0.0]
+
+    def measured(case: Case) -> dict[str, Any]:
+        now[0] += 1.0
+        return result(case)
+
+    def two(n: int, dtype: torch.dtype) -> list[Case]:
+        return [Case(k, {"rows": n}, dtype, tuple, len, len, len, 0) for k in ("a", "b")]
+
+    seen: list[tuple[int, int]] = []
+
+    def keep(results: list[Any], missing: list[Any]) -> None:
+        seen.append((len(results), len(missing)))
+
+    results, missing = kernels.sweep([290, 64], ["fp16", "bf16"], measured, 3.0, keep, two, lambda: now[0])
+    assert len(results) == 6
+    assert [(entry["dtype"], entry["rows"], entry["kernel"]) for entry in missing] == [
+        ("fp16", 64, "b"),
+        ("bf16", 64, "b"),
+    ]
+    assert seen == [(2, 3), (3, 3), (5, 2), (6, 2)], "what is waiting is listed, too"
+    results, missing = kernels.sweep([290], ["fp16"], measured, None, keep, two, lambda: now[0])
+    assert (len(results), missing) == (2, [])
+
+    path = tmp_path / "kernels.json"
+    write_json(path, "kernels", None, {"ceilings": CEILINGS, "not_measured": missing, "results": results})
+    document = json.loads(path.read_text())
+    assert not faults(document)
+    del document["results"][0]["torch_compile_us"]["graph"]["median"]
+    assert faults(document)
+
+
+def test_a_case_is_measured_whole(made: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of `measure` but the clocks."""
+    asked: list[int] = []
+
+    def three(fn: Callable[..., Any], sets: Any) -> Any:
+        asked.append(len(sets))
+        if len(asked) == 4:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return clocks(float(len(asked)))
+
+    monkeypatch.setattr(kernels, "three_clocks", three)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(L2_cache_size=100_000))
+    case = made["rms_norm"]
+    row = kernels.measure(case, CEILINGS, kernels.Others(backend="eager", library=liger()))
+    assert len(asked) == 4
+    assert asked[0] * row["bytes"] > 2 * row["l2_bytes"]
+    assert set(row) >= {"triton_us", "pytorch_us", "torch_compile_us", "percent_of_copy", "error_to_float64"}
+    assert "liger_us" not in row
+    assert row["not_timed"] == {"liger": "RuntimeError: operation not permitted when stream is capturing"}
+    assert "torch_compile 3.00x" in kernels._theirs(row)
+
+
+def test_bad_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kernels.main(["--budget-s", "-1"]) == 2
+    assert "above 0 seconds" in capsys.readouterr().err
