@@ -9,10 +9,10 @@ RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ui setup lock lint types test-gpu test-parity verify smoke-test sanitize \
-	bench bench-kernels bench-speed bench-turbo soak docs clean
+	bench bench-kernels bench-speed bench-turbo soak generate-samples docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(READY) ## write hello.wav from a sentence
 	@$(BIN)/omnivoice-triton say "$(TEXT)" -o hello.wav
@@ -77,6 +77,11 @@ bench-turbo: $(GPU_READY) ## turbo beside base: times, floors, lengths, throughp
 
 soak: $(GPU_READY) ## 200 utterances of different lengths: memory stays under the budget
 	$(PY) -m omnivoice_triton.bench.soak --json $(RESULTS)/soak.json
+
+SAMPLES ?= assets/audio_samples
+
+generate-samples: $(GPU_READY) ## the same sentences in every mode that runs here, for the dashboard
+	$(PY) -m omnivoice_triton samples --out $(SAMPLES)
 
 sanitize: $(GPU_READY) ## compute-sanitizer, memcheck and racecheck, on every kernel
 	$(PY) -m omnivoice_triton.verify.sanitize --json $(RESULTS)/sanitizer.json

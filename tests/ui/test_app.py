@@ -214,34 +214,6 @@ def test_a_verification_that_breaks(app: AppTest, monkeypatch: pytest.MonkeyPatc
     assert "report" not in app.session_state
 
 
-def test_samples_side_by_side(app: AppTest, tmp_path: Path) -> None:
-    assert any("No samples found" in info.value for info in app.info)
-    entries = []
-    for mode in ("base", "turbo"):
-        (tmp_path / mode).mkdir()
-        for code in ("en", "ko"):
-            file = f"{mode}/{code}.wav"
-            (tmp_path / file).write_bytes(recording(0.2))
-            entries.append(
-                {
-                    "file": file,
-                    "mode": mode,
-                    "language": code,
-                    "voice": "auto",
-                    "text": code,
-                    "tokens_equal_to_base": 1.0,
-                }
-            )
-    entries.append({"file": "turbo/gone.wav", "mode": "turbo"})
-    (tmp_path / "metadata.json").write_text(json.dumps({"samples": entries}))
-    app.text_input(key="samples").set_value(str(tmp_path)).run()
-    assert not app.exception
-    assert len(app.get("audio")) == 4
-    assert [caption.value for caption in app.caption].count("tokens equal to base: 100.0%") == 4
-    app.selectbox(key="sample-language").set_value("ko").run()
-    assert len(app.get("audio")) == 2
-
-
 def test_a_doctor_that_fails_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> dict[str, Any]:
         raise commands.CommandFailed("torch can't be imported")

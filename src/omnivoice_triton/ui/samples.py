@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -9,14 +11,20 @@ import streamlit as st
 from omnivoice_triton.ui import files
 from omnivoice_triton.ui.state import Page
 
+PLAYERS_IN_A_ROW = 4
+"""More are too narrow to be used."""
+_KINDS = ("auto", "clone", "design")
+
 
 def draw(page: Page) -> None:
     """The tab."""
     words = page.words
     entries = files.samples_in(page.samples)
     if not entries:
-        st.info(words("no_samples"))
+        _say_what_lacks(page)
         return
+    document = read(page.samples)
+    _about(page, document, entries)
     left, right = st.columns(2)
     languages = list(dict.fromkeys(str(entry.get("language", "")) for entry in entries))
     voices = list(dict.fromkeys(str(entry.get("voice", "")) for entry in entries))
@@ -27,13 +35,98 @@ def draw(page: Page) -> None:
         key = (str(entry.get("language", "")), str(entry.get("voice", "")), str(entry.get("text", "")))
         if language in (words("all"), key[0]) and voice in (words("all"), key[1]):
             groups.setdefault(key, []).append(entry)
+    modes = list(dict.fromkeys(str(entry.get("mode", "")) for entry in entries))
     for (code, kind, text), members in groups.items():
-        st.markdown(f"**{code} · {kind}** · {text}")
-        for column, entry in zip(st.columns(len(members)), members, strict=True):
-            with column:
-                st.caption(str(entry.get("mode", "")))
-                st.audio(entry["path"])
-                if entry.get("tokens_equal_to_base") is not None:
-                    st.caption(words("tokens_equal", share=entry["tokens_equal_to_base"]))
-                if entry.get("time_ms"):
-                    st.caption(f"{entry['time_ms']:.0f} ms, {entry.get('audio_s', 0):.2f} s")
+        name = words(f"voice_{kind}") if kind in _KINDS else kind
+        st.markdown(f"**{code} · {name}** · {text}")
+        _voice(page, document, members[0])
+        # Every mode keeps its column, said or not, so that columns compare from one sentence to the next.
+        by_mode = {str(entry.get("mode", "")): entry for entry in members}
+        for first in range(0, len(modes), PLAYERS_IN_A_ROW):
+            row = modes[first : first + PLAYERS_IN_A_ROW]
+            for column, mode in zip(st.columns(min(len(modes), PLAYERS_IN_A_ROW)), row, strict=False):
+                with column:
+                    _player(page, mode, by_mode.get(mode))
+
+
+def read(folder: str) -> dict[str, Any]:
+    """What the folder's metadata.json says; nothing if it can't be read."""
+    try:
+        document = json.loads((Path(folder) / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def reference_of(folder: str, document: dict[str, Any], entry: dict[str, Any]) -> tuple[str, str] | None:
+    """File and text of the recording that an entry's voice was cloned from, if it lies in the folder."""
+    named, listed = entry.get("reference"), document.get("references")
+    for reference in listed if isinstance(listed, list) else []:
+        if not isinstance(reference, dict) or not named or reference.get("file") != named:
+            continue
+        path = Path(folder) / str(named)
+        if path.is_file() and path.resolve().is_relative_to(Path(folder).resolve()):
+            return str(path), str(reference.get("text", ""))
+    return None
+
+
+def _say_what_lacks(page: Page) -> None:
+    words, folder = page.words, page.samples
+    if not folder:
+        st.info(words("no_samples"))
+    elif not Path(folder).is_dir():
+        st.warning(words("no_samples_folder", folder=folder))
+    elif not (Path(folder) / "metadata.json").is_file():
+        st.info(words("no_samples_there", folder=folder))
+    else:
+        st.warning(words("samples_unusable", folder=folder))
+
+
+def _about(page: Page, document: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    """What made the samples, and which modes were left out and why."""
+    words = page.words
+    environment = document.get("environment")
+    if isinstance(environment, dict):
+        gpus = environment.get("gpus") or []
+        on = gpus[0]["name"] if gpus and str(document.get("device")) != "cpu" else "CPU"
+        st.caption(
+            words(
+                "samples_made",
+                model=document.get("model", ""),
+                device=on,
+                dtype=document.get("dtype", ""),
+                steps=document.get("steps", ""),
+                date=str(environment.get("date_utc", ""))[:10],
+                commit=str(environment.get("commit") or "")[:7],
+            )
+        )
+    if str(document.get("checkpoint", "")).startswith("random"):
+        st.caption(words("noise"))
+    left_out = document.get("left_out")
+    if isinstance(left_out, dict) and left_out:
+        st.caption(words("samples_left_out", modes="; ".join(f"{mode} ({why})" for mode, why in left_out.items())))
+    listed = document.get("samples")
+    if isinstance(listed, list) and len(listed) > len(entries):
+        st.warning(words("samples_lost", count=len(listed) - len(entries)))
+
+
+def _voice(page: Page, document: dict[str, Any], entry: dict[str, Any]) -> None:
+    if entry.get("instruct"):
+        st.caption(str(entry["instruct"]))
+    reference = reference_of(page.samples, document, entry)
+    if reference is not None:
+        path, text = reference
+        st.caption(page.words("samples_reference", text=text))
+        st.audio(path)
+
+
+def _player(page: Page, mode: str, entry: dict[str, Any] | None) -> None:
+    st.caption(f"**{mode}**")
+    if entry is None:
+        st.caption("–")
+        return
+    st.audio(entry["path"])
+    if entry.get("tokens_equal_to_base") is not None:
+        st.caption(page.words("tokens_equal", share=entry["tokens_equal_to_base"]))
+    if entry.get("time_ms"):
+        st.caption(f"{entry['time_ms']:.0f} ms, {entry.get('audio_s', 0):.2f} s")

@@ -151,12 +151,43 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     ),
     "save_report": ("Save the report", "보고서 저장", "保存报告"),
     "no_samples": (
-        "No samples found. `omnivoice-triton verify --tier 3 --samples DIR` says the same sentences in every mode; "
-        "name its folder in the sidebar.",
-        "샘플이 없습니다. `omnivoice-triton verify --tier 3 --samples DIR`로 모든 모드의 같은 문장을 만들고 사이드바에 "
-        "폴더를 적으세요.",
-        "未找到样本。`omnivoice-triton verify --tier 3 --samples DIR` 会用每个模式说同样的句子；"
-        "请在侧边栏填写其文件夹。",
+        "No samples found. `make generate-samples` says the same sentences in every mode (`omnivoice-triton samples "
+        "--out DIR` outside of a checkout); name its folder in the sidebar.",
+        "샘플이 없습니다. `make generate-samples`로 모든 모드의 같은 문장을 만들고(체크아웃 밖에서는 `omnivoice-triton "
+        "samples --out DIR`) 사이드바에 폴더를 적으세요.",
+        "未找到样本。`make generate-samples` 会用每个模式说同样的句子（不在源码目录中则用 `omnivoice-triton samples "
+        "--out DIR`）；请在侧边栏填写其文件夹。",
+    ),
+    "no_samples_folder": (
+        "No such folder: {folder}",
+        "폴더가 없습니다: {folder}",
+        "文件夹不存在：{folder}",
+    ),
+    "no_samples_there": (
+        "{folder} has no metadata.json, hence no samples. `omnivoice-triton samples --out DIR` makes some.",
+        "{folder}에 metadata.json이 없어 샘플이 없습니다. `omnivoice-triton samples --out DIR`로 만들 수 있습니다.",
+        "{folder} 中没有 metadata.json，因此没有样本。可用 `omnivoice-triton samples --out DIR` 生成。",
+    ),
+    "samples_unusable": (
+        "{folder}: metadata.json can't be read, or none of the files that it lists is there.",
+        "{folder}: metadata.json을 읽을 수 없거나 그 안에 적힌 파일이 하나도 없습니다.",
+        "{folder}：无法读取 metadata.json，或其中列出的文件都不存在。",
+    ),
+    "samples_lost": (
+        "{count} of the listed samples are missing.",
+        "목록에 있는 샘플 중 {count}개가 없습니다.",
+        "列出的样本中有 {count} 个不存在。",
+    ),
+    "samples_made": (
+        "Model {model}, {device}, {dtype}, {steps} steps, {date} {commit}",
+        "모델 {model}, {device}, {dtype}, {steps}단계, {date} {commit}",
+        "模型 {model}，{device}，{dtype}，{steps} 步，{date} {commit}",
+    ),
+    "samples_left_out": ("Not made: {modes}", "만들지 않음: {modes}", "未生成：{modes}"),
+    "samples_reference": (
+        "The recording that is cloned: {text}",
+        "복제한 녹음: {text}",
+        "被克隆的录音：{text}",
     ),
     "tokens_equal": (
         "tokens equal to base: {share:.1%}",
