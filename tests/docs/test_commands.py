@@ -49,6 +49,7 @@ NOT_RUN = {
     "make test-gpu": NEEDS_GPU,
     "make test-gpu PY=python3 PYTHONPATH=src": NEEDS_GPU,
     "make sanitize": NEEDS_GPU,
+    "make generate-samples": LONG,  # tests/verify/test_samples.py
     "make bench": NEEDS_GPU,
     "make bench RESULTS=bench/mine": NEEDS_GPU,
     ".venv/bin/python -m pytest tests/kernels -q -n 2": OF_TESTS,
@@ -61,6 +62,7 @@ NOT_RUN = {
     f"{PROGRAM} verify": LONG,  # tests/verify/test_everything.py
     f"{PROGRAM} verify smoke": NEEDS_GPU,
     f"{PROGRAM} verify sanitize": NEEDS_GPU,
+    f"{PROGRAM} samples --out my-samples --model k2-fsa/OmniVoice --device cuda": NEEDS_GPU,
     f"{PROGRAM} bench speed --only-5s --json speed.json": NEEDS_GPU,
     f"{PROGRAM} bench speed --modes hybrid turbo --runs 15": NEEDS_GPU,
     f"{PROGRAM} bench kernels --rows 64 290 4096 --dtypes fp16": NEEDS_GPU,
