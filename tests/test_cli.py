@@ -115,6 +115,26 @@ def test_one_line_out_and_a_wav(run: Run, model: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["hello.wav"]
 
 
+def test_the_demo_voice_says_once_what_it_is(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its user asked for quiet, or for it."""
+    packaged = Path(shutil.copytree(model, tmp_path / "data" / "demo"))
+    config = json.loads((packaged / "config.json").read_text())
+    config["omnivoice_triton"] = {"size": "demo", "weights": "trained"}
+    (packaged / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(checkpoint.demo, "DATA", tmp_path / "data")
+    monkeypatch.delenv("OMNIVOICE_TRITON_MODEL", raising=False)
+    say = ["say", "Hello.", "-o", tmp_path / "x.wav", *FAST]
+    (notice,) = run(*say).err.splitlines()
+    assert "robotic demo voice" in notice
+    assert notice.endswith("add --model k2-fsa/OmniVoice")
+    quiet = [run(*say, "--quiet"), run(*say, "--model", "demo"), run(*say, "--model", packaged)]
+    monkeypatch.setenv("OMNIVOICE_TRITON_MODEL", "demo")
+    quiet.append(run(*say))
+    assert [(done.code, done.err) for done in quiet] == [(0, "")] * 4
+
+
 @pytest.mark.parametrize(("extension", "kind"), [("flac", "FLAC"), ("ogg", "OGG")])
 def test_the_extension_chooses_the_format(run: Run, model: Path, tmp_path: Path, extension: str, kind: str) -> None:
     out = tmp_path / f"x.{extension}"

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from omnivoice_triton import MODES, ModeUnavailable, checkpoint, doctor
+from omnivoice_triton.checkpoint import demo
+from omnivoice_triton.checkpoint.demo import packaged_demo
 from omnivoice_triton.cli import main
 from omnivoice_triton.models.registry import create_runner
 from omnivoice_triton.speech import CheckpointError
@@ -56,12 +58,13 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(error is None for error in report["imports"].values())
     assert report["device"] == ("cuda" if HAS_GPU else "cpu")
     assert report["model"]["name"] == "built-in"
-    assert report["model"]["weights"] == "random-tiny"
+    assert report["model"]["weights"] == ("random-tiny" if packaged_demo() is None else "trained-demo")
     assert report["caches"]["hub"]["free_gib"] > 0
     assert captured.err == ""
 
 
-def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(doctor.MODEL_VARIABLE, "tiny")
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert f"torch {torch.__version__.split('+')[0]}" in out
@@ -135,6 +138,13 @@ class TestDefaultModel:
         monkeypatch.setenv(doctor.MODEL_VARIABLE, str(model))
         found = doctor.default_model()
         assert (found["name"], found["from"]) == (str(model), doctor.MODEL_VARIABLE)
+        assert (found["weights"], found["problem"]) == ("random-tiny", None)
+
+    def test_the_demo_voice_by_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(demo, "DATA", tmp_path)
+        checkpoint.make_checkpoint(tmp_path / "demo", "tiny", seed=3)
+        monkeypatch.setenv(doctor.MODEL_VARIABLE, "demo")
+        found = doctor.default_model()
         assert (found["weights"], found["problem"]) == ("random-tiny", None)
 
     @pytest.mark.parametrize(("named", "weights"), [("tiny", "random-tiny"), ("./no/such/folder", None)])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.checkpoint import cache_dir, checkpoint_kind, resolve_model
-from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE, TINY
+from omnivoice_triton.checkpoint.resolve import BUILT_IN, MODEL_VARIABLE
 from omnivoice_triton.config import AUTO, HUB_MODEL_ID, MODES
 from omnivoice_triton.speech import OmniVoiceTritonError
 
@@ -113,7 +113,9 @@ def default_model() -> dict[str, Any]:
         "problem": None,
         "hub_cached": hub_cached(HUB_MODEL_ID),
     }
-    is_hub_id = named and named != TINY and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", named) and not Path(named).exists()
+    is_hub_id = (
+        named and named not in BUILT_IN and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", named) and not Path(named).exists()
+    )
     if is_hub_id and not hub_cached(str(named)):
         found["problem"] = "not on this machine yet: the first use downloads it"
         return found

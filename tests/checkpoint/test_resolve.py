@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from omnivoice_triton import checkpoint
-from omnivoice_triton.checkpoint import resolve
+from omnivoice_triton.checkpoint import demo, resolve
 from omnivoice_triton.speech import CheckpointError, InputError
 from tests.checkpoint.helpers import (
     LM,
@@ -22,11 +22,11 @@ from tests.checkpoint.helpers import (
 
 
 def test_the_built_in_model_is_made_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = checkpoint.resolve_model()
+    path = checkpoint.resolve_model("tiny")
     assert path == cache / "tiny-r1"
     assert checkpoint.checkpoint_kind(path) == "random-tiny"
     monkeypatch.setattr(resolve, "make_checkpoint", lambda *args, **kwargs: pytest.fail("made again"))
-    assert checkpoint.resolve_model() == checkpoint.resolve_model("tiny") == checkpoint.cached_checkpoint() == path
+    assert checkpoint.resolve_model("tiny") == checkpoint.cached_checkpoint() == path
 
 
 def test_the_built_in_model_needs_no_torch(tmp_path: Path) -> None:
@@ -47,11 +47,11 @@ def test_the_cached_full_model(cache: Path, tiny: Path, monkeypatch: pytest.Monk
 
 
 def test_a_broken_built_in_model_is_made_anew(cache: Path) -> None:
-    path = checkpoint.resolve_model()
+    path = checkpoint.resolve_model("tiny")
     (path / LM).write_bytes(b"cut short")
     leftover = cache / ".tiny-r1.0123456789ab.partial"
     leftover.mkdir()
-    assert checkpoint.resolve_model() == path
+    assert checkpoint.resolve_model("tiny") == path
     checkpoint.validate_checkpoint(path)
     assert not leftover.exists()
 
@@ -69,7 +69,7 @@ def test_processes_that_race_for_the_built_in_model(cache: Path) -> None:
         "    return original(path, *args, **kwargs)\n"
         "resolve.make_checkpoint = slow\n"
         "time.sleep(max(0.0, float(sys.argv[1]) - time.time()))\n"
-        "checkpoint.validate_checkpoint(checkpoint.resolve_model())\n"
+        "checkpoint.validate_checkpoint(checkpoint.resolve_model('tiny'))\n"
     )
     start = str(time.time() + 2.0)
     racers = [
@@ -88,12 +88,12 @@ def test_an_unwritable_cache_falls_back_to_the_temp_directory(
     cache.write_text("a file where the cache should be", encoding="utf-8")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        path = checkpoint.resolve_model()
+        path = checkpoint.resolve_model("tiny")
     assert path == tmp_path / f"omnivoice-triton-{os.getuid()}" / "tiny-r1"
     assert path.parent.stat().st_mode & 0o777 == 0o700
     checkpoint.validate_checkpoint(path)
     assert str(path.parent) in caplog.text
-    assert checkpoint.resolve_model() == path
+    assert checkpoint.resolve_model("tiny") == path
 
 
 def test_a_strangers_temp_directory_is_not_used(
@@ -103,7 +103,7 @@ def test_a_strangers_temp_directory_is_not_used(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     planted = tmp_path / f"omnivoice-triton-{os.getuid()}"
     planted.symlink_to(tiny.parent)
-    assert not checkpoint.resolve_model().is_relative_to(planted)
+    assert not checkpoint.resolve_model("tiny").is_relative_to(planted)
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -132,7 +132,28 @@ def test_a_named_directory(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(CheckpointError, match=f"lacks {LM}"):
             checkpoint.resolve_model(model)
     monkeypatch.setenv("OMNIVOICE_TRITON_MODEL", "")
+    monkeypatch.setattr(demo, "DATA", copy.parent)
     assert checkpoint.resolve_model() == cache / "tiny-r1"
+
+
+def test_the_demo_voice_is_the_default(
+    cache: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "DATA", tmp_path)
+    assert checkpoint.resolve_model() == cache / "tiny-r1"  # A checkout without it
+    with pytest.raises(CheckpointError, match="lacks the demo voice's files"):
+        checkpoint.resolve_model("demo")
+    packaged = copy.rename(tmp_path / "demo")
+    assert checkpoint.resolve_model() == checkpoint.resolve_model("demo") == packaged
+    assert checkpoint.resolve_model("tiny") == cache / "tiny-r1"
+    monkeypatch.setenv("OMNIVOICE_TRITON_MODEL", "tiny")
+    assert checkpoint.resolve_model() == cache / "tiny-r1"
+    monkeypatch.setenv("OMNIVOICE_TRITON_MODEL", "demo")
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.resolve_model() == packaged
+    (packaged / LM).unlink()
+    with pytest.raises(CheckpointError, match=f"lacks {LM}"):  # No silent step back to random weights
+        checkpoint.resolve_model()
 
 
 @pytest.mark.parametrize(

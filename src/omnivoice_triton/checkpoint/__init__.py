@@ -1,8 +1,8 @@
 """Checkpoints: where a model lies, whether it fits together, and random ones to run without a download.
 
-    resolve_model("k2-fsa/OmniVoice")     hub id, directory, "tiny" or None -> a checked directory
-    make_checkpoint("demo", size="tiny")  a directory of random weights in the layout of the real one
-    validate_checkpoint("demo")           names, shapes and types against the configs, in milliseconds
+    resolve_model("k2-fsa/OmniVoice")     hub id, directory, "demo", "tiny" or None -> a checked directory
+    make_checkpoint("dir", size="tiny")   a directory of random weights in the layout of the real one
+    validate_checkpoint("dir")            names, shapes and types against the configs, in milliseconds
 
 None of this imports torch.
 """

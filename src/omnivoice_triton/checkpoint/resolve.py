@@ -1,4 +1,4 @@
-"""From what a user calls a model to a directory on this machine: a path, a hub id, or the built-in tiny model."""
+"""From what a user calls a model to a directory on this machine: a path, a hub id, or one of the built-in models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from omnivoice_triton.checkpoint.demo import DEMO, packaged_demo
 from omnivoice_triton.checkpoint.files import expand
 from omnivoice_triton.checkpoint.hub import download
 from omnivoice_triton.checkpoint.make import SIZES, make_checkpoint
@@ -20,10 +21,12 @@ from omnivoice_triton.speech import CheckpointError, InputError
 logger = logging.getLogger(__name__)
 
 TINY = "tiny"
+BUILT_IN = (DEMO, TINY)
+"""Names that are no directories and no hub ids."""
 MODEL_VARIABLE = "OMNIVOICE_TRITON_MODEL"
 """Environment variable: the model to use when none is named."""
 CACHE_VARIABLE = "OMNIVOICE_TRITON_CACHE"
-"""Environment variable: where the built-in model is kept."""
+"""Environment variable: where the random models are kept."""
 
 
 def resolve_model(model: str | Path | None = None) -> Path:
@@ -31,16 +34,19 @@ def resolve_model(model: str | Path | None = None) -> Path:
 
     Args:
         model: a directory; a hub id such as `k2-fsa/OmniVoice`, fetched through huggingface_hub unless its cache has
-            it; "tiny", the built-in model of random weights; None for $OMNIVOICE_TRITON_MODEL or else "tiny".
+            it; "demo", the packaged demo voice; "tiny", a small model of random weights; None for
+            $OMNIVOICE_TRITON_MODEL or else the built-in default.
 
     Raises:
         CheckpointError: no such directory, or it is not a checkpoint that fits together.
         DownloadError: the hub has no such model, refuses it, or can't be reached.
     """
     if model is None:
-        model = os.environ.get(MODEL_VARIABLE) or TINY
+        model = os.environ.get(MODEL_VARIABLE) or default_name()
     if model == TINY:  # A directory of that name is ./tiny.
         return cached_checkpoint(TINY)
+    if model == DEMO:
+        return _demo()
     path = expand(model)
     if not str(model) or not path.is_dir():
         if not isinstance(model, str) or _is_path(model):
@@ -54,8 +60,22 @@ def resolve_model(model: str | Path | None = None) -> Path:
     return path
 
 
+def default_name() -> str:
+    """The model of those who name none."""
+    # For checkouts from before the demo voice was trained.
+    return TINY if packaged_demo() is None else DEMO
+
+
+def _demo() -> Path:
+    path = packaged_demo()
+    if path is None:
+        raise CheckpointError("this installation lacks the demo voice's files: install it again, or name a model")
+    validate_checkpoint(path)
+    return path
+
+
 def cache_dir() -> Path:
-    """Where the built-in model is kept: $OMNIVOICE_TRITON_CACHE, else the user's cache directory.
+    """Where the random models are kept: $OMNIVOICE_TRITON_CACHE, else the user's cache directory.
 
     Raises:
         InputError: this user has no home directory.

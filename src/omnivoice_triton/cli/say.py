@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         machine,
         "--model",
         metavar="ID|DIR",
-        help=f"hub id, such as {HUB_MODEL_ID}, or directory (default: $OMNIVOICE_TRITON_MODEL or the built-in model)",
+        help=f"hub id, such as {HUB_MODEL_ID}, or directory (default: $OMNIVOICE_TRITON_MODEL or the demo voice)",
     )
     add_flag(machine, "--device", default=AUTO, help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     add_flag(machine, "--dtype", default=AUTO, help="fp16, bf16 or fp32 (default: fp16 on a GPU, fp32 on a CPU)")
@@ -156,7 +156,7 @@ def check_voice_flags(args: argparse.Namespace) -> None:
 def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
     """Load the model, speak, write; the record of what was done."""
     from omnivoice_triton.audio_files import read_reference
-    from omnivoice_triton.checkpoint import checkpoint_kind, is_random, resolve_model
+    from omnivoice_triton.checkpoint import checkpoint_kind, is_demo, is_random, resolve_model
     from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
     from omnivoice_triton.models.registry import create_runner
     from omnivoice_triton.models.request import check_instruct, load_voice
@@ -179,6 +179,11 @@ def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
         console.note(
             "this model has random weights: you will hear noise, not speech; "
             f"for a real voice add --model {HUB_MODEL_ID}"
+        )
+    elif args.model is None and not os.environ.get(MODEL_VARIABLE) and is_demo(model):
+        console.note(
+            "this is the small, robotic demo voice, which knows some hundred words of English, Korean and Chinese; "
+            f"for the real one add --model {HUB_MODEL_ID}"
         )
     start = time.perf_counter()
     with runner, console.progress("step") as report:
