@@ -1,0 +1,199 @@
+"""The model card's figures: `python -m tools.demo_voice.figures [EVALUATION.json ...] [--verify REPORT.json]`.
+
+Evaluations (of a GPU and of a CPU, say) become bench/results/demo_voice.json, a report of verify's tier 3 becomes
+bench/results/demo_voice_modes.json, and what docs/demo_voice.md says between `<!-- figures: NAME -->` and
+`<!-- end -->` is written from them. Without arguments only the page is written; --check writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "demo_voice.md"
+RESULT = ROOT / "bench" / "results" / "demo_voice.json"
+MODES = ROOT / "bench" / "results" / "demo_voice_modes.json"
+PICTURE = ROOT / "docs" / "images" / "demo-voice.png"
+BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.S)
+LANGUAGES = {"en": "English", "ko": "Korean", "zh": "Chinese"}
+
+Document = dict[str, Any]
+
+
+def collect(evaluations: Sequence[Path], report: Path | None, picture: Path | None = None) -> None:
+    """Write the committed JSON from what was measured, then the page."""
+    if evaluations:
+        RESULT.write_text(_dump(merged([_read(path) for path in evaluations])), encoding="utf-8")
+    if report is not None:
+        document = _read(report)
+        if document.get("kind") != "verify" or not _tier_3(document):
+            raise InputError(f"{report} is no report of verify's tier 3")
+        MODES.write_text(_dump(document), encoding="utf-8")
+    if picture is not None:
+        if not picture.is_file():
+            raise InputError(f"no picture {picture}")
+        shutil.copyfile(picture, PICTURE)
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def merged(documents: Sequence[Document]) -> Document:
+    """Several evaluations as one document; each keeps its own environment.
+
+    Raises:
+        InputError: one is no evaluation of a voice.
+    """
+    runs = []
+    for document in documents:
+        if document.get("kind") != "demo_voice" or not all(run.get("voice") for run in document["results"]):
+            raise InputError("an evaluation of a voice is wanted: --codec-only has none")
+        runs += [{**run, "environment": run.get("environment", document["environment"])} for run in document["results"]]
+    return {**documents[0], "results": runs}
+
+
+def render(page: str, result: Path | None = None, modes: Path | None = None) -> str:
+    """The page with every block as its JSON says."""
+    result, modes = result or RESULT, modes or MODES
+    runs = _read(result)["results"] if result.is_file() else None
+    if runs is not None and not runs:
+        raise InputError(f"{result} holds no results")
+    report = _read(modes) if modes.is_file() else None
+    blocks: dict[str, Callable[[], str]] = {
+        "state": lambda: "" if runs else NOT_TRAINED,
+        "quality": lambda: quality(runs) if runs else "Not measured yet.\n",
+        "modes": lambda: modes_table(report) if report else "Not measured yet.\n",
+    }
+    seen = {match["name"] for match in BLOCK.finditer(page)}
+    if seen != set(blocks):
+        raise InputError(f"{PAGE.name} has the blocks {sorted(seen)}: {sorted(blocks)} are wanted")
+    return BLOCK.sub(lambda match: match[1] + blocks[match["name"]]() + match[3], page)
+
+
+NOT_TRAINED = """\
+**Not trained yet.** Everything that makes it is in the repository and tested at small sizes; the weights, and the
+figures that this page will give, are still to be made.
+"""
+
+
+def quality(runs: Sequence[Document]) -> str:
+    """Error rates, speed, design and cloning."""
+    first = runs[0]
+    counts = {first["teachers"][code]["sentences"] for code in LANGUAGES}
+    lines = [f"Character error rate on {'/'.join(map(str, sorted(counts)))} held-out sentences a language:", ""]
+    lines += _table(["", *LANGUAGES.values()])
+    for name, label in (("espeak", "espeak-ng itself"), ("codec", "espeak-ng through the codec")):
+        lines.append(_row(label, [_percent(first["teachers"][code][name]) for code in LANGUAGES]))
+    for run in runs:
+        some = {run["teachers"][code]["sentences"] for code in LANGUAGES}
+        fewer = "" if some == counts else f", {'/'.join(map(str, sorted(some)))} sentences"
+        for mode, languages in run["voice"].items():
+            for steps in map(str, run["steps"]):
+                label = f"demo voice, {steps} steps, {mode}, {run['dtype']}, {_machine(run)}{fewer}"
+                lines.append(_row(label, [_percent(languages[code][steps]["cer"]) for code in LANGUAGES]))
+    slow = [run for run in runs if run["device"] == "cpu"]
+    if slow:
+        lines += ["", "Times real time on a CPU (seconds of speech to a second of work):", ""]
+        lines += _table(["", *LANGUAGES.values()])
+        for run in slow:
+            for mode, languages in run["voice"].items():
+                for steps in map(str, run["steps"]):
+                    texts = f"{run['batch']} texts at once" if run["batch"] > 1 else "one text at a time"
+                    label = f"{steps} steps, {mode}, {run['threads']} threads, {texts}"
+                    lines.append(_row(label, [f"{languages[code][steps]['speed_x']:.2f}x" for code in LANGUAGES]))
+    judged = next((run for run in runs if "design" in run), None)
+    if judged is not None:
+        design, cloning = judged["design"], judged["cloning"]
+        lines += [
+            "",
+            f'- **Design**: "female, high pitch" is higher than "male, low pitch" in {_percent(design["right"])} of',
+            f"  {design['trials']} trials (medians {_hz(design['high_hz'])} and {_hz(design['low_hz'])}).",
+            f"- **Cloning**: of eight speakers the nearest is the reference's in {_percent(cloning['right'])} of",
+            f"  {cloning['trials']} trials (espeak-ng's own recordings: {_percent(cloning['espeak_right'])}; "
+            f"chance: {_percent(cloning['chance'])}).",
+        ]
+    if PICTURE.is_file():
+        lines += ["", f"![Spectrograms of espeak-ng, its codec and the demo voice](images/{PICTURE.name})"]
+    return "\n".join(lines) + "\n"
+
+
+def modes_table(report: Document) -> str:
+    """Each mode beside base: error rate and tokens."""
+    tier = _tier_3(report)
+    lines = ["Each mode beside base, same texts and seeds, 95 % intervals of the difference:", ""]
+    lines += _table(["mode", "dtype", "utterances", "CER", "CER less base's, points", "tokens of fp32 base", "verdict"])
+    for row in tier["rows"]:
+        found = row["comparisons"]
+        cer, tokens = found.get("cer"), found.get("tokens_equal")
+        if tokens is None or cer is None:  # base itself
+            continue
+        change = f"{100 * cer['difference']:+.2f} [{100 * cer['low']:+.2f}, {100 * cer['high']:+.2f}]"
+        cells = [row["dtype"], str(cer["utterances"]), _percent(cer["mode"]), change, _percent(tokens["mode"])]
+        lines.append(_row(row["mode"], [*cells, "pass" if row["passed"] else "FAIL"]))
+    return "\n".join(lines) + "\n"
+
+
+def _tier_3(report: Document) -> Document:
+    return next((tier for tier in report.get("results", []) if tier.get("tier") == 3), {})
+
+
+def _machine(run: Document) -> str:
+    return "CPU" if run["device"] == "cpu" else "GPU"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _hz(value: float | None) -> str:
+    return "unvoiced" if value is None else f"{value:.0f} Hz"
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
+    return "| " + " | ".join([label, *cells]) + " |"
+
+
+def _table(heads: Sequence[str]) -> list[str]:
+    return [_row(heads[0], heads[1:]), "|" + "---|" * len(heads)]
+
+
+def _read(path: Path) -> Document:
+    try:
+        document: Document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"can't read {path}: {error}") from error
+    return document
+
+
+def _dump(document: Document) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_voice.figures", description=__doc__)
+    parser.add_argument("evaluations", type=Path, nargs="*", metavar="JSON", help="what evaluate wrote")
+    parser.add_argument("--verify", type=Path, metavar="JSON", help="what `verify --tier 3 --json` wrote of its modes")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="the spectrograms that evaluate drew")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if the page differs from its JSON")
+    options = parser.parse_args(arguments)
+    try:
+        if options.check:
+            page = PAGE.read_text(encoding="utf-8")
+            return 0 if render(page) == page else 1
+        collect(options.evaluations, options.verify, options.picture)
+    except OmniVoiceTritonError as error:
+        print(f"figures: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
