@@ -66,11 +66,19 @@ smoke-test: $(GPU_READY) ## tier 3, quick: each mode speaks in each voice
 verify: $(GPU_READY) ## all three tiers and one report: kernels, model, speech
 	$(PY) -m omnivoice_triton verify --json $(RESULTS)/verify.json --html $(RESULTS)/verify.html
 
-bench-kernels: $(GPU_READY) ## each kernel beside PyTorch
+bench-kernels: $(GPU_READY) ## each kernel beside PyTorch, torch.compile and Liger-Kernel
 	$(PY) -m omnivoice_triton.bench.kernels --json $(RESULTS)/kernels.json
 
 bench-speed: $(GPU_READY) ## each mode beside base, end to end
 	$(PY) -m omnivoice_triton.bench.speed --json $(RESULTS)/speed.json
+
+BUDGET_S ?= 600
+bench-batch: $(GPU_READY) ## the same in batches of 8 and 32, within BUDGET_S seconds a dtype
+	$(PY) -m omnivoice_triton.bench.speed --batch 1 8 32 --budget-s $(BUDGET_S) --json $(RESULTS)/speed-batch.json
+
+# OLD=DIR: a folder with another omnivoice-triton in it.
+bench-peers: $(GPU_READY) ## third-party paths beside turbo, where they are installed
+	$(PY) -m omnivoice_triton.bench.peers $(if $(OLD),--old-package $(OLD)) --json $(RESULTS)/peers.json
 
 bench-turbo: $(GPU_READY) ## turbo beside base: times, floors, lengths, throughput, startup
 	$(PY) -m omnivoice_triton.bench.turbo --json $(RESULTS)/turbo.json

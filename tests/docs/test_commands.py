@@ -57,6 +57,7 @@ NOT_RUN = {
     "git clone https://github.com/newgrit1004/omnivoice-triton": NETWORK,
     "cd omnivoice-triton": INSTALLS,
     "pip install 'omnivoice-triton[ui]'": INSTALLS,
+    "pip install --no-deps --target old omnivoice-triton==0.1.0": NETWORK,
     "hf download k2-fsa/OmniVoice --local-dir OmniVoice": NETWORK,
     f"{PROGRAM} ui": SERVES,
     f"{PROGRAM} verify": LONG,  # tests/verify/test_everything.py
@@ -65,7 +66,10 @@ NOT_RUN = {
     f"{PROGRAM} samples --out my-samples --model k2-fsa/OmniVoice --device cuda": NEEDS_GPU,
     f"{PROGRAM} bench speed --only-5s --json speed.json": NEEDS_GPU,
     f"{PROGRAM} bench speed --modes hybrid turbo --runs 15": NEEDS_GPU,
+    f"{PROGRAM} bench speed --batch 1 8 32 --budget-s 300": NEEDS_GPU,
     f"{PROGRAM} bench kernels --rows 64 290 4096 --dtypes fp16": NEEDS_GPU,
+    f"{PROGRAM} bench kernels --no-compile": NEEDS_GPU,
+    f"{PROGRAM} bench peers --cases 'en 5 s' 'en 15 s' --old-package old": NEEDS_GPU,
     f"{PROGRAM} bench turbo throughput --quick": NEEDS_GPU,
     f"{PROGRAM} bench soak --mode hybrid": NEEDS_GPU,
 }

@@ -81,6 +81,7 @@ def measure_cells(
     more: Callable[[Any, Cell, Case], Row] | None = None,
     allocated_mb: Callable[[], float] | None = None,
     voice: Any = None,
+    reference: str = "base",
 ) -> None:
     """Every mode on every cell, as far as the budget goes; `keep` gets the rows of each, and what was left out.
 
@@ -98,7 +99,7 @@ def measure_cells(
         extra = runs if cell.name == FIVE_SECONDS else 0  # the case that everything is compared on
         share_s = budget.share(len(wanted) - number)
         try:
-            turns = take_turns(runners, keywords, runs + extra, warm, budget, share_s, allocated_mb)
+            turns = take_turns(runners, keywords, runs + extra, warm, budget, share_s, allocated_mb, reference)
         except InputError as error:  # out of time, or base can't run it
             keep([], [left_out(cell, dtype, str(error))])
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-BENCHES = ("kernels", "speed", "soak", "turbo", "compare")
+BENCHES = ("kernels", "speed", "soak", "turbo", "peers", "compare")
 CHECKS = ("parity", "smoke", "sanitize")
 
 
