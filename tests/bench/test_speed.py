@@ -384,3 +384,16 @@ def test_joules_per_utterance() -> None:
     figures = nvml.joules_per_utterance(call, 8, lambda: joules[0], clock)
     assert figures == {"joules_per_utterance": 25.0, "energy_calls": 4, "mean_w": pytest.approx(500)}
     assert nvml.joules_per_utterance(call, 8, lambda: 3.0, clock) == {}, "a counter that stands still is no energy"
+
+
+@pytest.mark.parametrize("mode", ["base", "turbo"])
+def test_every_cell_can_be_asked_for(tiny: Path, mode: str) -> None:
+    """Lists with one voice, one instruction, one language: as the real runners take them."""
+    with BaseRunner(device="cpu", model_id=tiny, mode=mode) as runner:
+        voice = runner.create_voice((np.random.default_rng(0).standard_normal(12_000) * 0.1, 24_000), "Words.")
+        for cell in cells(True, [1, 2]):
+            request = cell.request(voice) | {"num_step": 1}
+            if "duration" in request:
+                request["duration"] /= 10
+            made = turns.speak(runner, 0, request)
+            assert len(made) == cell.batch
