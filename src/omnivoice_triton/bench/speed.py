@@ -24,10 +24,13 @@ from omnivoice_triton.bench.nvml import Joules, device_energy, joules_per_uttera
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, STEPS, Budget, Case, Cell, cases, cells
 from omnivoice_triton.bench.splits import split_of
 from omnivoice_triton.bench.turns import Row, speak, take_turns
-from omnivoice_triton.config import MODES
+from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, MODES
 from omnivoice_triton.evidence import default_model, need_gpu, write_json
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+
+BATCH_BUDGET_MB = 8192
+"""What the graphs of a mode may hold when batches are measured: a bucket of 64 rows does not fit the default."""
 
 DEFINITIONS = {
     "median_ms": "milliseconds of one generate() call of the whole batch, wall clock, device synchronised, warm; p5_ms "
@@ -97,7 +100,7 @@ def measure_cells(
             continue
         keywords = cell.request(voice)
         extra = runs if cell.name == FIVE_SECONDS else 0  # the case that everything is compared on
-        share_s = budget.share(len(wanted) - number)
+        share_s = budget.share(wanted[number:])
         try:
             turns = take_turns(runners, keywords, runs + extra, warm, budget, share_s, allocated_mb, reference)
         except InputError as error:  # out of time, or base can't run it
@@ -146,10 +149,11 @@ def speed(
         return torch.cuda.memory_allocated() / 2**20
 
     with ExitStack() as stack:
-        runners = {
-            mode: stack.enter_context(BaseRunner(device="cuda", model_id=path, dtype=dtype, mode=mode))
-            for mode in modes
-        }
+        runners: dict[str, Any] = {}
+        for mode in modes:
+            held = {"graph_budget_mb": options.graph_budget_mb} if MODES[mode].graph else {}
+            runner = BaseRunner(device="cuda", model_id=path, dtype=dtype, mode=mode, **held)
+            runners[mode] = stack.enter_context(runner)
         voice = reference_voice(runners["base"]) if any("voice" in cell.keywords for cell in wanted) else None
         further = None if options.no_extras else more
         measure_cells(runners, wanted, dtype, options.runs, options.warm, budget, keep, further, allocated_mb, voice)
@@ -229,11 +233,20 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="seconds a dtype, loading included: cuts rounds, then leaves out cells and says which",
     )
+    parser.add_argument(
+        "--graph-budget-mb",
+        type=int,
+        default=None,
+        metavar="MB",
+        help=f"what the graphs of a mode may hold (default: {DEFAULT_GRAPH_BUDGET_MB}, with --batch {BATCH_BUDGET_MB})",
+    )
     parser.add_argument("--no-memory", action="store_true", help="don't load each mode alone for its peak memory")
     parser.add_argument("--no-extras", action="store_true", help="no split and no energy")
     options = parser.parse_args(argv)
     if options.runs < 1:
         parser.error(f"--runs must be at least 1, not {options.runs}")
+    if options.graph_budget_mb is None:
+        options.graph_budget_mb = DEFAULT_GRAPH_BUDGET_MB if max(options.batch) == 1 else BATCH_BUDGET_MB
     return options
 
 
@@ -246,7 +259,8 @@ def main(argv: list[str] | None = None) -> int:
         need_gpu()
         path = default_model(options.model, "cuda")
         modes = ["base", *(m for m in options.modes if m != "base")]
-        facts = {} if options.budget_s is None else {"budget_s_per_dtype": options.budget_s}
+        facts = {"graph_budget_mb": options.graph_budget_mb}
+        facts |= {} if options.budget_s is None else {"budget_s_per_dtype": options.budget_s}
         journal = Journal(options.json, path, wanted, options.dtypes, facts)
         for dtype in options.dtypes:
             budget = Budget(options.budget_s)

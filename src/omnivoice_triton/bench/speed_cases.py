@@ -45,6 +45,12 @@ class Cell:
         """`en 5 s`, or `en 5 s x 8`."""
         return self.case if self.batch == 1 else f"{self.case} x {self.batch}"
 
+    @property
+    def weight(self) -> int:
+        """How many parts of the time it gets: the case that everything is compared on has twice the rounds, and more
+        calls for its split and energy."""
+        return 4 if self.case == FIVE_SECONDS and self.batch == 1 else 1
+
     def request(self, voice: Any = None) -> Case:
         """Keywords of generate(): the same text as often as the batch is large, in `voice` if the case needs one."""
         keywords = dict(self.keywords)
@@ -93,6 +99,6 @@ class Budget:
         """Seconds that are left; below 0 when more were taken."""
         return math.inf if self.seconds is None else self.seconds - (self.clock() - self._began)
 
-    def share(self, parts: int) -> float:
-        """What one of `parts` equal parts of the rest may take."""
-        return self.left / max(parts, 1)
+    def share(self, rest: Sequence[Cell]) -> float:
+        """What the first of these cells may take, if all of them are to have their part."""
+        return self.left * rest[0].weight / sum(cell.weight for cell in rest)
