@@ -34,6 +34,18 @@ MODES_NOTE = (
     "host, whose speed drifts, so *of its p5* sets the median against base's fastest runs: the cautious figure. "
     "First call and memory: fp16."
 )
+NOT_YET = "Not measured yet."
+BATCH_NOTE = (
+    "The 5 s utterance as a list of so many texts, fp16. *Times real time*: seconds of audio per second of work, of "
+    "all texts together; RTF is its inverse. LM, codec and post-processing in calls of their own, the device "
+    "synchronised around each. Energy by NVML, whole board, idle power included."
+)
+LEFT_OUT = "Left out, with the reason in the JSON: {names}."
+KERNELS_NOTE = (
+    "*torch.compile* and *Liger*: their time over ours, in a graph, L2 cold. Copy and matmul: percent of ceilings "
+    "measured in the same run, {copy} GB/s and {matmul} TFLOP/s. Other data types are in the JSON."
+)
+PEERS_NOTE = "A path that is not there has no number; not available here (reasons in the JSON): {names}."
 CHART_NOTE = "Warm medians, fp16, batch 1; the line goes from p5 to p95. Shorter is better."
 
 KOREAN = {
@@ -44,6 +56,35 @@ KOREAN = {
         "base의 가장 빠른 실행들과 견준 보수적인 값이다. 첫 호출과 메모리는 fp16 기준이다."
     ),
     CHART_NOTE: "예열 후 중앙값, fp16, 배치 1. 가는 선은 p5에서 p95까지. 짧을수록 좋다.",
+    NOT_YET: "아직 측정하지 않았다.",
+    BATCH_NOTE: (
+        "5초 발화를 그 개수만큼 목록으로 준 것, fp16. *실시간 대비*는 작업 1초당 만든 오디오의 초이며 모든 "
+        "문장을 합한 값이다. RTF는 그 역수다. LM, 코덱, 후처리는 부분마다 장치를 동기화하며 따로 잰 호출의 "
+        "값이다. 에너지는 NVML이 잰 보드 전체의 값이고 유휴 전력을 포함한다."
+    ),
+    LEFT_OUT: "재지 않은 것(이유는 JSON에 있다): {names}.",
+    KERNELS_NOTE: (
+        "*torch.compile*과 *Liger*는 L2를 비운 그래프에서 우리 커널 대비 걸린 시간의 배수다. 복사와 행렬곱은 "
+        "같은 실행에서 잰 한계 {copy} GB/s, {matmul} TFLOP/s에 대한 백분율이다. 다른 자료형은 JSON에 있다."
+    ),
+    PEERS_NOTE: "없는 경로에는 수치가 없다. 여기서 쓸 수 없던 것(이유는 JSON에 있다): {names}.",
+    "none": "없음",
+    "batch": "배치",
+    "ms": "ms",
+    "LM": "LM",
+    "codec": "코덱",
+    "post": "후처리",
+    "host": "호스트",
+    "steps/s": "스텝/초",
+    "working memory": "작업 메모리",
+    "energy each": "발화당 에너지",
+    "path": "경로",
+    "of upstream's": "업스트림 대비",
+    "case": "사례",
+    "torch.compile": "torch.compile",
+    "Liger": "Liger",
+    "of copy": "복사 대비",
+    "of matmul": "행렬곱 대비",
     "mode": "모드",
     "of base": "base 대비",
     "of its p5": "base p5 대비",
@@ -103,6 +144,11 @@ def load(name: str) -> dict[str, Any]:
     return document
 
 
+def there_is(name: str) -> bool:
+    """Whether that result is committed; tables of others say that nothing was measured yet."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
 def markdown(head: list[str], rows: Rows) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines) + "\n"
@@ -129,7 +175,9 @@ def stamp(document: dict[str, Any], name: str, say: Say) -> str:
 def modes_table(say: Say = in_english) -> str:
     """The 5 s utterance by mode, fp16 and bf16."""
     document = load("speed")
-    by = {(r["mode"], r["dtype"]): r for r in document["results"] if r["case"] == FIVE_SECONDS}
+    by = {
+        (r["mode"], r["dtype"]): r for r in document["results"] if r["case"] == FIVE_SECONDS and r.get("batch", 1) == 1
+    }
     rows = []
     for mode in dict.fromkeys(mode for mode, _ in by):
         row = [f"`{mode}`"]
@@ -143,7 +191,7 @@ def modes_table(say: Say = in_english) -> str:
                 *row,
                 f"{half['cold_ms'] / 1000:.1f} s",
                 f"{half['speed_x']:.0f}x",
-                f"{half['peak_vram_mb'] / 1024:.2f} GiB",
+                _figure(half, "peak_vram_mb", "{:.2f} GiB", 1 / 1024),
             ]
         )
     ratios = [say("of base"), say("of its p5")]
@@ -155,11 +203,17 @@ def modes_table(say: Say = in_english) -> str:
 def cases_table(say: Say = in_english) -> str:
     """Every case of the speed benchmark, fp16 milliseconds."""
     document = load("speed-cases")
-    found = [r for r in document["results"] if r["dtype"] == "fp16"]
+    found = [r for r in document["results"] if r["dtype"] == "fp16" and r.get("batch", 1) == 1]
     modes, cases = (list(dict.fromkeys(r[key] for r in found)) for key in ("mode", "case"))
     at = {(r["mode"], r["case"]): r for r in found}
     rows = [
-        [_case(case, say), *(f"{at[m, case]['median_ms']:.0f} ({at[m, case]['ratio_to_base']:.2f})" for m in modes)]
+        [
+            _case(case, say),
+            *(
+                f"{at[m, case]['median_ms']:.0f} ({at[m, case]['ratio_to_base']:.2f})" if (m, case) in at else "–"
+                for m in modes
+            ),
+        ]
         for case in cases
     ]
     return markdown([say("fp16 ms (of base)"), *modes], rows) + stamp(document, "speed-cases", say)
@@ -174,9 +228,116 @@ def _case(case: str, say: Say) -> str:
     return f"{say(what)} {say('{n} s').format(n=seconds[1]) if seconds else say(length)}"
 
 
+def _figure(row: dict[str, Any], key: str, form: str, factor: float = 1.0) -> str:
+    """A figure of a row, or a dash if it was not measured."""
+    return form.format(row[key] * factor) if key in row else "–"
+
+
+BATCH_COLUMNS = (
+    ("LM", "lm_ms", "{:.1f}", 1.0),
+    ("codec", "codec_ms", "{:.1f}", 1.0),
+    ("post", "post_ms", "{:.1f}", 1.0),
+    ("host", "host_ms", "{:.1f}", 1.0),
+    ("steps/s", "steps_per_s", "{:.0f}", 1.0),
+    ("working memory", "call_peak_mb", "{:.2f} GiB", 1 / 1024),
+    ("energy each", "joules_per_utterance", "{:.1f} J", 1.0),
+)
+"""Title, key, form and factor of what only newer files have; a column that no row has is left out."""
+
+
+def batch_table(say: Say = in_english) -> str:
+    """The 5 s utterance by mode and batch: time, RTF, split, memory, energy."""
+    if not there_is("speed-batch"):
+        return f"{say(NOT_YET)}\n"
+    document = load("speed-batch")
+    found = [r for r in document["results"] if r["dtype"] == "fp16" and _alone(r) == FIVE_SECONDS]
+    columns = [column for column in BATCH_COLUMNS if any(column[1] in r for r in found)]
+    rows = [
+        [
+            str(r.get("batch", 1)),
+            f"`{r['mode']}`",
+            f"{r['median_ms']:.0f}",
+            f"{r['ratio_to_base']:.2f}",
+            f"{r['speed_x']:.0f}x",
+            f"{1 / r['speed_x']:.4f}",
+            *(_figure(r, key, form, factor) for _, key, form, factor in columns),
+        ]
+        for r in found
+    ]
+    head = [say(title) for title in ("batch", "mode", "ms", "of base", "times real time")]
+    head += ["RTF", *(say(column[0]) for column in columns)]
+    return (
+        markdown(head, rows) + f"\n{say(BATCH_NOTE)}\n" + _left_out(document, say) + stamp(document, "speed-batch", say)
+    )
+
+
+def _alone(row: dict[str, Any]) -> str:
+    """The case without the batch: `en 5 s` of `en 5 s x 8`."""
+    return str(row["case"]).split(" x ")[0]
+
+
+def grid_table(say: Say = in_english) -> str:
+    """Every case in batches: how many times real time."""
+    if not there_is("speed-batch"):
+        return f"{say(NOT_YET)}\n"
+    document = load("speed-batch")
+    found = [r for r in document["results"] if r["dtype"] == "fp16"]
+    modes = list(dict.fromkeys(r["mode"] for r in found))
+    cases = list(dict.fromkeys(_alone(r) for r in found))
+    sizes = sorted({r.get("batch", 1) for r in found})
+    at = {(r["mode"], _alone(r), r.get("batch", 1)): r for r in found}
+    rows = [
+        [_case(case, say), str(size), *(_figure(at.get((m, case, size), {}), "speed_x", "{:.1f}x") for m in modes)]
+        for case in cases
+        for size in sizes
+        if any((m, case, size) in at for m in modes)
+    ]
+    head = [f"{say('times real time')}, fp16", say("batch"), *modes]
+    return markdown(head, rows) + _left_out(document, say) + stamp(document, "speed-batch", say)
+
+
+def _left_out(document: dict[str, Any], say: Say) -> str:
+    """What was not measured, by name; a line of its own, or nothing."""
+    entries = document.get("not_measured", [])
+    names = dict.fromkeys(" ".join(str(e[k]) for k in ("dtype", "case", "mode") if k in e) for e in entries)
+    return f"\n{say(LEFT_OUT).format(names='; '.join(names))}\n" if names else ""
+
+
+def peers_table(say: Say = in_english) -> str:
+    """Third-party paths beside turbo."""
+    if not there_is("peers"):
+        return f"{say(NOT_YET)}\n"
+    document = load("peers")
+    rows = [
+        [
+            f"`{r['mode']}`",
+            r["dtype"],
+            _case(_alone(r), say) + (f" x {r['batch']}" if r.get("batch", 1) > 1 else ""),
+            f"{r['median_ms']:.1f} ms",
+            f"{r['ratio_to_base']:.3f}",
+            f"{r['cold_ms'] / 1000:.1f} s",
+            f"{r['speed_x']:.0f}x",
+        ]
+        for r in document["results"]
+    ]
+    missing = dict.fromkeys(f"`{e['path']}` ({e['dtype']})" for e in document["not_available"])
+    note = say(PEERS_NOTE).format(names=", ".join(missing) or say("none"))
+    titles = ("path", "dtype", "case", "ms", "of upstream's", "first call", "times real time")
+    return markdown([say(title) for title in titles], rows) + f"\n{note}\n" + stamp(document, "peers", say)
+
+
+LONG_TABLE = 30
+"""Kernel rows beyond which only fp16 is shown."""
+
+
 def kernels_table(say: Say = in_english) -> str:
-    """Kernels beside PyTorch eager."""
+    """Kernels beside PyTorch eager, and what else was timed."""
     document = load("kernels")
+    found = document["results"]
+    if len(found) > LONG_TABLE:
+        found = [r for r in found if r["dtype"] == "float16"]
+    others = [n for n in ("torch_compile", "liger") if any(n in r.get("speedup_over", {}) for r in found)]
+    ceilings = [n for n in ("copy", "matmul") if any(f"percent_of_{n}" in r for r in found)]
     rows = [
         [
             r["kernel"],
@@ -184,11 +345,22 @@ def kernels_table(say: Say = in_english) -> str:
             _shape(r["shape"], say),
             f"{r['pytorch_us']['do_bench']['median']:.1f} / {r['triton_us']['do_bench']['median']:.1f}",
             *(f"{r['speedup'][clock]:.2f}x" for clock in ("do_bench", "graph", "graph_cold")),
+            *(_figure(r.get("speedup_over", {}).get(name, {}), "graph_cold", "{:.2f}x") for name in others),
+            *(_figure(r.get(f"percent_of_{name}", {}), "graph_cold", "{:.1f} %") for name in ceilings),
         ]
-        for r in document["results"]
+        for r in found
     ]
     head = ["kernel", "dtype", "shape", "eager / Triton, µs", "do_bench", "in a graph", "in a graph, L2 cold"]
-    return markdown([say(title) for title in head], rows) + stamp(document, "kernels", say)
+    head += [{"torch_compile": "torch.compile", "liger": "Liger"}[name] for name in others]
+    head += [f"of {name}" for name in ceilings]
+    note = ""
+    if "ceilings" in document:
+        reached = document["ceilings"]
+        words = say(KERNELS_NOTE).format(
+            copy=f"{reached['copy_gb_per_s']:.0f}", matmul=f"{reached['matmul_tflops'].get('float16', 0):.0f}"
+        )
+        note = f"\n{words}\n"
+    return markdown([say(title) for title in head], rows) + note + stamp(document, "kernels", say)
 
 
 def _shape(shape: dict[str, Any], say: Say) -> str:
@@ -228,6 +400,9 @@ def _screened(row: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[Say], str]] = {
     "modes": modes_table,
     "cases": cases_table,
+    "batch": batch_table,
+    "grid": grid_table,
+    "peers": peers_table,
     "kernels": kernels_table,
     "parity": parity_table,
 }
@@ -247,6 +422,7 @@ def modes_chart(say: Say = in_english) -> str:
     """Milliseconds of the 5 s utterance by mode, fp16, as an SVG: a bar for the median, a line from p5 to p95."""
     document = load("speed")
     rows = [r for r in document["results"] if r["case"] == FIVE_SECONDS and r["dtype"] == "fp16"]
+    rows = [r for r in rows if r.get("batch", 1) == 1]
     if not rows:
         raise SystemExit(f"bench/results/speed.json holds no fp16 rows of {FIVE_SECONDS!r}")
     scale = (_WIDTH - _LEFT - _RIGHT) / max(r["p95_ms"] for r in rows)

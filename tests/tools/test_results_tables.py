@@ -100,3 +100,97 @@ def test_empty_results_are_refused(tables: ModuleType, tmp_path: Path, monkeypat
     (tmp_path / "speed.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no fp16 rows"):
         tables.modes_chart()
+
+
+def speed_row(mode: str, case: str = "en 5 s", batch: int = 1, **more: float) -> dict[str, object]:
+    name = case if batch == 1 else f"{case} x {batch}"
+    times = {"median_ms": 40.0, "p5_ms": 39.0, "p95_ms": 41.0, "cold_ms": 900.0}
+    figures = {"ratio_to_base": 0.125, "speed_x": 250.0, "rtf": 0.004, "audio_s": 5.0}
+    return {"mode": mode, "case": name, "dtype": "fp16", "batch": batch, **times, **figures, **more}
+
+
+def newer(tables: ModuleType, folder: Path) -> None:
+    """Result files with all that newer benchmarks measure, beside copies of the committed ones."""
+    for source in (ROOT / "bench" / "results").glob("*.json"):
+        (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    stamped = json.loads((tables.RESULTS / "speed.json").read_text(encoding="utf-8"))
+    rows = [
+        speed_row("base", lm_ms=777.5, codec_ms=9.5, post_ms=8.5, host_ms=7.5, steps_per_s=41.0),
+        speed_row("turbo", batch=8, joules_per_utterance=12.5, call_peak_mb=512.0),
+        speed_row("turbo", "en 30 s", 8),
+    ]
+    left = [{"case": "en 30 s x 32", "batch": 32, "dtype": "fp16", "reason": "no time was left", "mode": "hybrid"}]
+    (folder / "speed-batch.json").write_text(json.dumps({**stamped, "results": rows, "not_measured": left}))
+    missing = [{"path": "upstream-flashinfer", "dtype": "fp16", "reason": "omnivoice 0.2.1 has none"}]
+    peers = {**stamped, "kind": "peers", "not_available": missing, "results": [speed_row("torch-compile", batch=8)]}
+    (folder / "peers.json").write_text(json.dumps(peers))
+    kernels = json.loads((tables.RESULTS / "kernels.json").read_text(encoding="utf-8"))
+    row = next(r for r in kernels["results"] if r["kernel"] == "attention")
+    bare = next(r for r in kernels["results"] if r["kernel"] == "rms_norm")
+    clocks = dict.fromkeys(("do_bench", "graph", "graph_cold"), 1.75)
+    row |= {"speedup_over": {"torch_compile": clocks}, "percent_of_matmul": clocks, "percent_of_copy": clocks}
+    bare |= {"speedup_over": {"liger": clocks}}
+    kernels["ceilings"] = {"copy_gb_per_s": 4111.0, "matmul_tflops": {"float16": 777.0}}
+    (folder / "kernels.json").write_text(json.dumps(kernels))
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_newer_figures_are_shown(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    newer(tables, tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    say = tables.SAY[language]
+    batch = tables.batch_table(say)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in batch.splitlines() if line.startswith("|")]
+    dash = "–"
+    assert lines[2][1:] == ["`base`", "40", "0.12", "250x", "0.0040", "777.5", "9.5", "8.5", "7.5", "41", dash, dash]
+    assert lines[3][-2:] == ["0.50 GiB", "12.5 J"]
+    assert lines[3][6] == dash, "not measured is no zero"
+    assert len(lines) == 4, "the 5 s utterance alone"
+    assert "fp16 en 30 s x 32 hybrid" in batch
+    grid = tables.grid_table(say)
+    assert [line.split("|")[2].strip() for line in grid.splitlines() if line.startswith("|")][2:] == ["1", "8", "8"]
+    assert "250.0x" in grid
+    peers = tables.peers_table(say)
+    assert "`upstream-flashinfer` (fp16)" in peers
+    assert "| `torch-compile` |" in peers
+    assert "upstream-flashinfer` |" not in peers, "no row for what is not there"
+    kernels = tables.kernels_table(say)
+    assert "torch.compile" in kernels.splitlines()[0]
+    assert "Liger" in kernels.splitlines()[0]
+    assert "4111 GB/s" in kernels
+    rows = [line for line in kernels.splitlines() if line.startswith("| attention")]
+    assert rows[0].endswith("| 1.75x | – | 1.8 % | 1.8 % |")
+    assert rows[1].endswith("| – | – | – | – |")
+
+
+def test_many_kernel_rows_are_cut_to_one_dtype(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads((tables.RESULTS / "kernels.json").read_text(encoding="utf-8"))
+    document["results"] *= 2
+    (tmp_path / "kernels.json").write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert "float16" in tables.kernels_table()
+    assert "bfloat16" not in tables.kernels_table()
+
+
+def test_what_was_not_measured_is_said(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    for table in (tables.batch_table, tables.grid_table, tables.peers_table):
+        assert table() == "Not measured yet.\n"
+        assert table(tables.in_korean) != table()
+
+
+def test_batches_are_not_taken_for_single_texts(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, table in (("speed", tables.modes_table), ("speed-cases", tables.cases_table)):
+        document = json.loads((tables.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        with monkeypatch.context() as patch:
+            wanted = table()
+            document["results"] += [{**row, "batch": 8, "median_ms": 9e9} for row in document["results"]]
+            (tmp_path / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+            patch.setattr(tables, "RESULTS", tmp_path)
+            assert table() == wanted
