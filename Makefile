@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 READY := $(VENV)/.ready
-TEXT ?= Hello, this is OmniVoice on Triton.
+TEXT ?= Hello, I am the demo voice, and this is a test.
 RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
