@@ -122,6 +122,20 @@ def test_triton_backend_equals_the_reference(precision: str, device: str) -> Non
         assert relative(got, truth) <= (1e-5 if precision == "fp32" else 0.1)
 
 
+def test_the_order_of_a_convolutions_result_does_not_matter(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN gives the result of a single frame channels last; the kernels take rows."""
+    codes = random_codes(3).to(device)
+    decoder = CodecDecoder.from_upstream(small_tokenizer().to(device), precision="fp32", backend="triton")
+    want = decoder.decode(codes)[0]
+    conv1d = torch.nn.functional.conv1d
+
+    def channels_last(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        return conv1d(*arguments, **keywords).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(codec_module.F, "conv1d", channels_last)
+    assert torch.equal(decoder.decode(codes)[0], want)
+
+
 def test_the_backend_is_chosen_once_and_never_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     from omnivoice_triton.kernels import snake
 

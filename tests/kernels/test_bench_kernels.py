@@ -96,6 +96,8 @@ def test_refuses_what_it_cannot_measure(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.gpu
+# torch.compile itself, on Python 3.12.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "kernels.json"
     assert bench.main(["--rows", "290", "--dtypes", "fp16", "--json", str(path)]) == 0

@@ -220,3 +220,17 @@ def test_bad_input_is_refused_before_a_launch() -> None:
     with pytest.raises(ValueError, match="multiple of 16"):
         hopper_gemm(x, w, HopperTile(72, 1, 1, 1, 4), out=out)
     hopper_gemm(x[:0], w, HopperTile(80, 1, 1, 1, 4), out=out[:0])  # nothing to do is done
+
+
+def test_an_empty_log_is_not_written_into_an_object_of_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVRTC's own cache gives no messages: a log of one byte. CPython has one object of each such bytes."""
+    from cuda.bindings import nvrtc as bindings
+
+    done = bindings.nvrtcResult.NVRTC_SUCCESS
+    rooms: list[bytes] = []
+    monkeypatch.setattr(bindings, "nvrtcGetProgramLogSize", lambda program: (done, 1))
+    monkeypatch.setattr(bindings, "nvrtcGetProgramLog", lambda program, room: rooms.append(room) or (done,))
+    nvrtc.compile_cubin("empty", "__global__ void empty() {}", "sm_90a")
+    shared = {id(bytes([value])) for value in range(256)} | {id(b"")}
+    assert len(rooms) == 1
+    assert id(rooms[0]) not in shared

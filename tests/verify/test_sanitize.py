@@ -16,6 +16,7 @@ import torch
 
 from omnivoice_triton.verify import hopper_grid, kernel_cases, planted, sanitize, workload
 
+HAS_GPU = torch.cuda.is_available()
 STANDIN = """#!{python}
 import json, os, sys
 tool = sys.argv[sys.argv.index("--tool") + 1]
@@ -116,6 +117,7 @@ def test_without_the_tool_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: py
 # --- the workload ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(HAS_GPU, reason="for Triton's interpreter: make sanitize runs it compiled")
 def test_no_kernel_of_the_package_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert workload.main(["kernels", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
@@ -125,6 +127,7 @@ def test_no_kernel_of_the_package_is_left_out(capsys: pytest.CaptureFixture[str]
     assert "\nlaunched " in printed
 
 
+@pytest.mark.skipif(HAS_GPU, reason="for Triton's interpreter: make sanitize runs it compiled")
 def test_a_kernel_that_is_left_out_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +175,7 @@ def test_the_edges_are_what_they_say() -> None:
     assert rows == [64, 65]
 
 
+@pytest.mark.skipif(HAS_GPU, reason="for Triton's interpreter: make sanitize runs it compiled")
 def test_the_engine_decodes_under_the_interpreter() -> None:
     """One frame, one text token, through all kernels of a step."""
     done = []

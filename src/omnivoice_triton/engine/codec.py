@@ -309,9 +309,13 @@ def _add_snake_in_place(
     return triton_add_snake(x, alpha, residual=residual, out=out, **rest)
 
 
+# A row of one frame looks like a channels-last image to cuDNN, which then gives its result in that order.
 def _conv(x: torch.Tensor, conv: Conv) -> torch.Tensor:
-    return F.conv1d(x, conv.weight, padding=conv.padding, dilation=conv.dilation)
+    return F.conv1d(x, conv.weight, padding=conv.padding, dilation=conv.dilation).contiguous()
 
 
 def _up(x: torch.Tensor, up: UpConv) -> torch.Tensor:
-    return F.conv_transpose1d(x, up.weight, stride=up.stride, padding=up.padding, output_padding=up.output_padding)
+    up_sampled = F.conv_transpose1d(
+        x, up.weight, stride=up.stride, padding=up.padding, output_padding=up.output_padding
+    )
+    return up_sampled.contiguous()

@@ -68,7 +68,7 @@ def compile_cubin(name: str, text: str, architecture: str, *, anew: bool = False
 
     def log() -> str:
         _, size = nvrtc.nvrtcGetProgramLogSize(program)
-        content = b" " * size
+        content = _room(size)
         nvrtc.nvrtcGetProgramLog(program, content)
         return str(content.decode(errors="replace").strip("\0 \n"))
 
@@ -76,11 +76,16 @@ def compile_cubin(name: str, text: str, architecture: str, *, anew: bool = False
     options = [f"--gpu-architecture={architecture}".encode(), b"-std=c++17", b"-default-device", b"--ptxas-options=-v"]
     options += [b"--no-cache"] if anew else []
     checked(nvrtc.nvrtcCompileProgram(program, len(options), options))
-    code = b" " * checked(nvrtc.nvrtcGetCUBINSize(program))
+    code = _room(checked(nvrtc.nvrtcGetCUBINSize(program)))
     checked(nvrtc.nvrtcGetCUBIN(program, code))
     messages = log()
     nvrtc.nvrtcDestroyProgram(program)
     return code, messages
+
+
+def _room(size: int) -> bytes:
+    """Bytes for NVRTC to write into; never 0 or 1 of them, since CPython has one object of each for the whole process."""
+    return b"\0" * max(size, 2)
 
 
 def cubin(name: str, defines: dict[str, int], prologue: str, architecture: str) -> bytes:
