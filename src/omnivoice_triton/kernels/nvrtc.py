@@ -84,7 +84,7 @@ def compile_cubin(name: str, text: str, architecture: str, *, anew: bool = False
 
 
 def _room(size: int) -> bytes:
-    """Bytes for NVRTC to write into; never 0 or 1 of them, since CPython has one object of each for the whole process."""
+    """Bytes for NVRTC to write into; never 0 or 1 of them, which are one object each for the whole of CPython."""
     return b"\0" * max(size, 2)
 
 
