@@ -105,6 +105,26 @@ def test_ratios_are_paired_and_figures_follow() -> None:
     assert made.failed == {}
 
 
+def test_modes_take_turns_and_drift_hits_all_alike() -> None:
+    called: list[str] = []
+
+    class Drifting(Worker):
+        def generate(self, seed: int, **keywords: Any) -> Any:
+            called.append(names[id(self)])
+            self.seconds = share[names[id(self)]] * (1 + 2 * (seed % 3))  # threefold and fivefold in some rounds
+            return super().generate(seed, **keywords)
+
+    clock, share = Clock(), {"base": 1.0, "turbo": 0.1, "hybrid": 0.3}
+    runners = {mode: Drifting(clock, 1.0) for mode in share}
+    names = {id(runner): mode for mode, runner in runners.items()}
+    rows = turns.take_turns(runners, {"text": "a"}, runs=3, warm=0).rows
+    assert called[3:] == ["turbo", "hybrid", "base", "hybrid", "base", "turbo", "base", "turbo", "hybrid"]
+    for mode, wanted in share.items():
+        for key in ("ratio_to_base", "ratio_p5", "ratio_p95"):
+            assert rows[mode][key] == pytest.approx(wanted)
+    assert rows["turbo"]["ratio_to_base_p5"] == pytest.approx(0.3 / np.percentile([1, 3, 5], 5))
+
+
 def test_working_memory_is_what_a_call_adds() -> None:
     made = turns.take_turns(two(Clock()), {"text": "a"}, runs=1, warm=0, allocated_mb=lambda: 1000.0)
     assert made.rows["base"]["call_peak_mb"] == 1048.0
