@@ -125,7 +125,9 @@ def test_triton_backend_equals_the_reference(precision: str, device: str) -> Non
 def test_the_order_of_a_convolutions_result_does_not_matter(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """cuDNN gives the result of a single frame channels last; the kernels take rows."""
     codes = random_codes(3).to(device)
-    decoder = CodecDecoder.from_upstream(small_tokenizer().to(device), precision="fp32", backend="triton")
+    decoder = CodecDecoder.from_upstream(
+        copy.deepcopy(small_tokenizer()).to(device), precision="fp32", backend="triton"
+    )
     want = decoder.decode(codes)[0]
     conv1d = torch.nn.functional.conv1d
 

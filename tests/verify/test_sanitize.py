@@ -57,10 +57,10 @@ def test_clean_runs_of_both_tools_pass(sanitizer: Run, jobs: str) -> None:
     code, rows, printed = sanitizer("--jobs", jobs)
     assert code == 0
     assert [(row["tool"], row["part"]) for row in rows] == [
-        (tool, part) for tool in ("memcheck", "racecheck") for part in ("planted", "modes", "kernels", "engine")
+        (tool, part) for tool in ("memcheck", "racecheck") for part in ("planted", *sanitize.PARTS)
     ]
     assert rows[1]["kernels"] == {"a": 3, "b": 4}
-    assert printed.count("PASS") == 8
+    assert printed.count("PASS") == 2 * (1 + len(sanitize.PARTS))
     assert "PASS memcheck kernels: 2 kernels, 7 launches, 0 errors" in printed
 
 
@@ -71,14 +71,18 @@ def test_clean_runs_of_both_tools_pass(sanitizer: Run, jobs: str) -> None:
         ("memcheck_planted", "Segmentation fault", "a planted fault is not found"),
         ("memcheck_kernels", FOUND, "2 errors"),
         (
-            "racecheck_engine",
+            "racecheck_engine-bf16",
             "launched 7\n========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)",
             "1 errors",
         ),
         ("racecheck_modes", "launched 7\n(and no summary)", "no count of errors"),
         ("memcheck_modes", "launched 0\n========= ERROR SUMMARY: 0 errors", "0 launches"),
         ("memcheck_kernels", "kernels a=1\nnot launched: b\n========= ERROR SUMMARY: 0 errors", "not launched: b"),
-        ("memcheck_engine", "broke at engine x: ValueError: no\n========= ERROR SUMMARY: 0 errors", "broke at engine"),
+        (
+            "memcheck_engine-fp16",
+            "broke at engine x: ValueError: no\n========= ERROR SUMMARY: 0 errors",
+            "broke at engine",
+        ),
     ],
 )
 def test_anything_else_fails(sanitizer: Run, where: str, output: str, told: str) -> None:
@@ -90,9 +94,9 @@ def test_anything_else_fails(sanitizer: Run, where: str, output: str, told: str)
 
 
 def test_parts_and_tools_can_be_chosen(sanitizer: Run) -> None:
-    code, rows, _ = sanitizer("--tools", "racecheck", "--parts", "engine")
+    code, rows, _ = sanitizer("--tools", "racecheck", "--parts", "engine-fp32")
     assert code == 0
-    assert [(row["tool"], row["part"]) for row in rows] == [("racecheck", "planted"), ("racecheck", "engine")]
+    assert [(row["tool"], row["part"]) for row in rows] == [("racecheck", "planted"), ("racecheck", "engine-fp32")]
 
 
 def test_a_run_that_takes_too_long_fails(sanitizer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,14 +153,14 @@ def test_an_error_ends_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     parts = {
         "modes": lambda device: iter([("k", "1x1", lambda: None), ("k", "2x2", bad)]),
-        "engine": lambda device: iter([]),
+        "engine-fp32": lambda device: iter([]),
     }
     monkeypatch.setattr(workload, "PARTS", parts)
     assert workload.main(["modes", "--device", "cpu"]) == 1
     printed = capsys.readouterr().out
     assert printed.startswith("broke at k 2x2: ValueError: wrong shape")
     assert "launched" not in printed
-    assert workload.main(["engine", "--device", "cpu"]) == 1  # nothing was launched
+    assert workload.main(["engine-fp32", "--device", "cpu"]) == 1  # nothing was launched
 
 
 def test_views_are_copied_apart() -> None:
@@ -179,7 +183,7 @@ def test_the_edges_are_what_they_say() -> None:
 def test_the_engine_decodes_under_the_interpreter() -> None:
     """One frame, one text token, through all kernels of a step."""
     done = []
-    for name, _, launch in workload.engine_launches("cpu"):  # an engine is closed when its launches are through
+    for name, _, launch in workload.engine_launches("cpu", torch.float32):
         launch()
         done.append(name)
     assert done == ["engine"]

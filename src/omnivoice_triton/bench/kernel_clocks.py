@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from omnivoice_triton.bench.kernel_cases import Tensors
+from omnivoice_triton.cuda_graphs import side_stream
 from omnivoice_triton.kernels.utils import do_bench_ms
 from omnivoice_triton.speech import InputError
 
@@ -50,7 +51,7 @@ def graph_times_us(
     what a call takes about, keeps graphs of slow calls short.
     """
     rounds, replays = graph_size(len(sets), call_us)
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = side_stream(torch.device("cuda", torch.cuda.current_device()))
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for inputs in sets[:3]:
@@ -58,7 +59,7 @@ def graph_times_us(
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     graph, kept = torch.cuda.CUDAGraph(), []
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         for _ in range(rounds):
             for inputs in sets:
                 result = fn(*inputs)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 import torch
 import triton
 
+from omnivoice_triton.cuda_graphs import side_stream
+
 
 def time_graph(run: Callable[[], None], *, repeats: int = 20) -> float:
     """Seconds of one call, as the median over replays of a CUDA graph; math.inf if the GPU lacks the resources."""
-    stream = torch.cuda.Stream()
+    stream = side_stream(torch.device("cuda", torch.cuda.current_device()))
     stream.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(stream):

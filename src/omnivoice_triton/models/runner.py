@@ -129,7 +129,11 @@ class BaseRunner:
             path = resolve_model(self.model_id)
             self._check_memory(path)
             try:
-                model = OmniVoice.from_pretrained(str(path), device_map=self.device, dtype=self.dtype).eval()
+                # transformers loads to a GPU into one block, which no part that is parked later would leave.
+                first = "cpu" if self.mode.engine else self.device
+                model = OmniVoice.from_pretrained(str(path), device_map=first, dtype=self.dtype).eval()
+                if first != self.device:
+                    model.to(self.device)
                 # Nobody else runs this model's forward, which would have to wait for the host.
                 owned = {"host_embedding": True} if self.mode.engine else {}
                 self._acceleration = accelerate(

@@ -21,7 +21,7 @@ from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 WORKLOAD = "omnivoice_triton.verify.workload"
 TOOLS = ("memcheck", "racecheck")
-PARTS = ("modes", "kernels", "engine")
+PARTS = ("modes", "kernels", "engine-fp32", "engine-fp16", "engine-bf16")
 PLANTED = "planted"
 TIMEOUT_S = 540.0
 
@@ -33,7 +33,9 @@ def run(tool: str, *arguments: str, module: str = WORKLOAD, timeout_s: float = T
         raise InputError("compute-sanitizer is not on the PATH: install the CUDA toolkit")
     # Without torch's caching allocator every tensor is an allocation of its own, so one past its end is seen.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    command = [sanitizer, "--tool", tool, "--print-limit", "5", sys.executable, "-m", module, *arguments]
+    # cuda-bindings asks the driver for functions that it lacks: calls that fail by design. Ours are checked anyway.
+    quiet = ["--report-api-errors", "no"] if tool == "memcheck" else []
+    command = [sanitizer, "--tool", tool, *quiet, "--print-limit", "5", sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -74,7 +76,7 @@ def describe(row: dict[str, Any]) -> str:
             "a planted fault is found" if row["passed"] else "a planted fault is not found: the tool sees nothing here"
         )
     else:
-        kernels = f"{len(row['kernels'])} kernels, " if row["part"] != "engine" else ""
+        kernels = f"{len(row['kernels'])} kernels, " if not row["part"].startswith("engine") else ""
         errors = "no count of" if row["errors"] is None else row["errors"]
         what = f"{kernels}{row['launches']} launches, {errors} errors"
     return f"{'PASS' if row['passed'] else 'FAIL'} {row['tool']} {row['part']}: {what}"

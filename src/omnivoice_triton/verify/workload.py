@@ -3,7 +3,8 @@
 modes    the kernels of the six modes at odd widths: one row, one column, one past a tile
 kernels  the grid of `kernel_cases`, the kernels of turbo and its codec included: one frame, one text token, a bucket
          filled to its last row and one row more
-engine   whole decodings of a small model by the turbo engine, at the same edges, and its codec
+engine-fp32, engine-fp16, engine-bf16
+         whole decodings of a small model by the turbo engine, at the same edges, and its codec
 
 Every argument that is a view of something larger is copied first, so that what lies beyond its end is nobody's. A
 launcher of the package that no part launches makes the run fail. `--plant TOOL` launches that tool's fault instead.
@@ -114,7 +115,7 @@ def _apart(value: Any) -> Any:
     return value
 
 
-def engine_launches(device: str) -> Iterator[Launch]:
+def engine_launches(device: str, dtype: torch.dtype) -> Iterator[Launch]:
     """Decodings by a small model, its GEMMs on Triton too, then by default tiles; and the codec on what came out."""
     from omnivoice import OmniVoice
 
@@ -147,26 +148,27 @@ def engine_launches(device: str) -> Iterator[Launch]:
         if codec is not None:
             codec.decode(tokens)
 
-    for dtype in (torch.float32,) if few else DTYPES:
-        model = OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
-        codec = None if few else CodecDecoder.from_upstream(model.audio_tokenizer)
-        for tiles, noise in ((own, "philox"),) if few else ((own, "philox"), (None, "torch")):
-            make = partial(Engine, model, backend="triton", noise=noise, max_rows=256, max_items=4, tiles=tiles)
-            engine = make(capture=run_eagerly)
-            plans = [(each,) for each in sizes] + ([] if few else [sizes[:3]])
-            for batch in plans:
-                for options in (
-                    DecodeOptions(num_step=2),
-                    DecodeOptions(num_step=1, guidance_scale=0.0, class_temperature=0.7),
-                )[: 1 if few else 2]:
-                    yield "engine", f"{batch} {dtype} {noise}", partial(decode, engine, codec, batch, options)
-            engine.close()
+    model = OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
+    codec = None if few else CodecDecoder.from_upstream(model.audio_tokenizer)
+    for tiles, noise in ((own, "philox"),) if few else ((own, "philox"), (None, "torch")):
+        make = partial(Engine, model, backend="triton", noise=noise, max_rows=256, max_items=4, tiles=tiles)
+        engine = make(capture=run_eagerly)
+        plans = [(each,) for each in sizes] + ([] if few else [sizes[:3]])
+        for batch in plans:
+            for options in (
+                DecodeOptions(num_step=2),
+                DecodeOptions(num_step=1, guidance_scale=0.0, class_temperature=0.7),
+            )[: 1 if few else 2]:
+                yield "engine", f"{batch} {dtype} {noise}", partial(decode, engine, codec, batch, options)
+        engine.close()
 
 
 PARTS: dict[str, Callable[[str], Iterator[Launch]]] = {
     "modes": mode_launches,
     "kernels": kernel_launches,
-    "engine": engine_launches,
+    "engine-fp32": partial(engine_launches, dtype=torch.float32),
+    "engine-fp16": partial(engine_launches, dtype=torch.float16),
+    "engine-bf16": partial(engine_launches, dtype=torch.bfloat16),
 }
 
 
