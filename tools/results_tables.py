@@ -18,6 +18,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # as it is when this runs as a script
+import turbo_tables
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 PAGES = ("README.md", "README_ko.md", "docs/results.md", "docs/results.ko.md")
@@ -116,6 +119,7 @@ KOREAN = {
     "short": "짧은 문장",
     "{n} s": "{n}초",
     "Time of a 5 s utterance": "5초 발화에 걸리는 시간",
+    **turbo_tables.KOREAN,
 }
 
 
@@ -224,6 +228,8 @@ def _case(case: str, say: Say) -> str:
     if say is in_english:
         return case
     what, length = case.split(" ", 1)
+    if many := re.fullmatch(r"(\d+) x ([\d.]+) s", length):
+        return f"{say(what)} {many[1]} x {say('{n} s').format(n=many[2])}"
     seconds = re.fullmatch(r"([\d.]+) s", length)
     return f"{say(what)} {say('{n} s').format(n=seconds[1]) if seconds else say(length)}"
 
@@ -397,6 +403,22 @@ def _screened(row: dict[str, Any]) -> str:
     return f"{100 * min(judged):.2f} %" if judged else "–"
 
 
+def turbo_part(name: str) -> Callable[[Say], str]:
+    """The table of one part of the turbo benchmark."""
+
+    def table(say: Say = in_english) -> str:
+        if not there_is("turbo"):
+            return f"{say(NOT_YET)}\n"
+        document = load("turbo")
+        if not turbo_tables.part(document, "cases" if name == "floors" else name):
+            return f"{say(NOT_YET)}\n"
+        naming = (_case,) if name in ("cases", "floors") else ()
+        head, rows, note = getattr(turbo_tables, name)(document, say, *naming)
+        return markdown(head, rows) + f"\n{note}\n" + stamp(document, "turbo", say)
+
+    return table
+
+
 TABLES: dict[str, Callable[[Say], str]] = {
     "modes": modes_table,
     "cases": cases_table,
@@ -405,6 +427,7 @@ TABLES: dict[str, Callable[[Say], str]] = {
     "peers": peers_table,
     "kernels": kernels_table,
     "parity": parity_table,
+    **{f"turbo-{name}": turbo_part(name) for name in ("cases", "floors", "throughput", "lengths", "startup", "memory")},
 }
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 760, 120, 110, 64, 34, 20

@@ -1,0 +1,191 @@
+"""What `bench/results/turbo.json` says of the turbo engine, as heads, rows and notes; `results_tables` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Say = Callable[[str], str]
+Table = tuple[list[str], list[list[str]], str]
+"""Head, rows, a note (empty for none)."""
+
+CASES_NOTE = (
+    "Host wall clock around `generate()`, warm medians with p5 to p95; base and turbo take turns in one process. *Of "
+    "base*: median of the rounds' own ratios. LM, codec and post-processing in calls of their own, the device "
+    "synchronised around each."
+)
+FLOORS_NOTE = (
+    "*GEMMs alone*: the step's matrix products by cuBLAS in a CUDA graph, measured in the same run; *of it* is how "
+    "near a step comes. *Of the FLOP floor*: all operations at {peak:.0f} TFLOP/s, a measured 8192-cubed product."
+)
+THROUGHPUT_NOTE = "Seconds of audio for each second of work: texts of one length in one call, 32 steps."
+LENGTHS_NOTE = (
+    "Distinct lengths in random order after `warmup()`. *Slowest*: p99 by the median of its bucket, the worst "
+    "bucket's. Memory: growth of what the device holds."
+)
+STARTUP_NOTE = (
+    "Seconds from process start to the first 5 s utterance, kernels compiled before; the median start of {n}."
+)
+MEMORY_NOTE = (
+    "MB that torch has allocated at the peak, and that the device holds after it, one 5 s utterance; no CUDA context."
+)
+
+KOREAN = {
+    CASES_NOTE: (
+        "`generate()` 전체의 실제 경과 시간, 예열 후 중앙값과 p5–p95이며 base와 turbo를 한 프로세스에서 번갈아 "
+        "실행한다. *base 대비*는 회차별 비율의 중앙값이다. LM, 코덱, 후처리는 부분마다 장치를 동기화하며 따로 잰 "
+        "호출의 값이다."
+    ),
+    FLOORS_NOTE: (
+        "*행렬곱만*은 한 스텝의 행렬곱만 cuBLAS로 CUDA 그래프에서 같은 실행에 잰 것이고, *그 대비*는 스텝이 거기에 "
+        "얼마나 가까운지다. *FLOP 한계 대비*는 모든 연산을 {peak:.0f} TFLOP/s(8192³ 곱의 측정값)로 했을 때에 대한 "
+        "것이다."
+    ),
+    THROUGHPUT_NOTE: "작업 1초당 만든 오디오의 초. 같은 길이의 문장들을 한 번에 호출, 32스텝.",
+    LENGTHS_NOTE: (
+        "`warmup()` 뒤 서로 다른 길이를 무작위 순서로. *가장 느린 것*은 버킷별 p99를 그 중앙값으로 나눈 값 중 가장 큰 "
+        "것이다. 메모리는 장치가 가진 양의 증가다."
+    ),
+    STARTUP_NOTE: "프로세스 시작부터 첫 5초 발화까지의 초. 커널은 미리 컴파일되어 있다. {n}회 중 중앙값.",
+    MEMORY_NOTE: "torch가 할당한 최대 MB와 그 뒤 장치가 가진 MB, 5초 발화 하나. CUDA 컨텍스트는 제외.",
+    "tokens/s": "토큰/초",
+    "rows": "행",
+    "step": "스텝",
+    "GEMMs alone": "행렬곱만",
+    "of it": "그 대비",
+    "of the FLOP floor": "FLOP 한계 대비",
+    "captures": "캡처",
+    "slowest": "가장 느린 것",
+    "memory": "메모리",
+    "lengths": "길이 수",
+    "in all": "전체",
+    "python": "파이썬",
+    "imports": "임포트",
+    "load": "적재",
+    "engine": "엔진",
+    "step graphs": "스텝 그래프",
+    "codec graphs": "코덱 그래프",
+    "first audio": "첫 오디오",
+    "variant": "변형",
+    "allocated": "할당",
+    "on the device": "장치",
+    "wanted": "목표",
+    "default": "기본",
+    "no reference encoder": "참조 인코더 없음",
+    "text embedding on the GPU": "텍스트 임베딩을 GPU에",
+    "the same, no reference encoder": "같음, 참조 인코더 없음",
+}
+
+
+def part(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The rows of one part."""
+    return [row for row in document["results"] if row["part"] == name]
+
+
+def cases(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:
+    """The five cases: base, turbo and turbo's split."""
+    found = part(document, "cases")
+    base = {(r["case"], r["dtype"]): r for r in found if r["mode"] == "base"}
+    rows = [
+        [
+            case_name(r["case"], say),
+            r["dtype"],
+            _range(base[r["case"], r["dtype"]]),
+            _range(r),
+            f"{r['ratio_to_base']:.3f}",
+            f"{r['cold_ms']:.0f} ms",
+            *(f"{r[key]:.1f}" for key in ("lm_ms", "codec_ms", "post_ms", "host_ms")),
+            f"{r['speed_x']:.0f}x",
+            f"{r['tokens_per_s']:.0f}",
+        ]
+        for r in found
+        if r["mode"] == "turbo"
+    ]
+    figures = ["of base", "first call", "LM", "codec", "post", "host", "times real time", "tokens/s"]
+    return [*_said(["case", "dtype"], say), "base", "turbo", *_said(figures, say)], rows, say(CASES_NOTE)
+
+
+def floors(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:
+    """How near a step comes to its matrix products alone, and to the device's arithmetic."""
+    rows = [
+        [
+            case_name(r["case"], say),
+            r["dtype"],
+            str(r["packed_rows"]),
+            f"{r['step_ms']:.3f} ms",
+            f"{r['gemm_floor_ms']:.3f} ms",
+            f"{r['gemm_floor_percent']:.0f} %",
+            f"{r['flop_floor_percent']:.0f} %",
+        ]
+        for r in part(document, "cases")
+        if "step_ms" in r
+    ]
+    head = ["case", "dtype", "rows", "step", "GEMMs alone", "of it", "of the FLOP floor"]
+    return _said(head, say), rows, say(FLOORS_NOTE).format(peak=document["peak_tflops"])
+
+
+def throughput(document: dict[str, Any], say: Say) -> Table:
+    """Batch sizes down, lengths across."""
+    found = part(document, "throughput")
+    lengths = sorted({r["length_s"] for r in found})
+    at = {(r["dtype"], r["batch"], r["length_s"]): r for r in found}
+    rows = [
+        [dtype, str(batch), *(_cell(at.get((dtype, batch, seconds), {})) for seconds in lengths)]
+        for dtype, batch in dict.fromkeys((r["dtype"], r["batch"]) for r in found)
+    ]
+    head = [*_said(["dtype", "batch"], say), *(say("{n} s").format(n=f"{seconds:g}") for seconds in lengths)]
+    return head, rows, say(THROUGHPUT_NOTE)
+
+
+def lengths(document: dict[str, Any], say: Say) -> Table:
+    """Hundreds of lengths after the warm-up."""
+    rows = [
+        [
+            r["dtype"],
+            str(r["distinct_lengths"]),
+            str(r["captures"]),
+            f"{r['p99_to_median']:.2f}x",
+            f"{max(r['device_growth_mb'], r['allocator_growth_mb']):.0f} MB",
+            say("FAIL" if r["problems"] else "pass"),
+        ]
+        for r in part(document, "lengths")
+    ]
+    return [*_said(["dtype", "lengths", "captures", "slowest", "memory"], say), ""], rows, say(LENGTHS_NOTE)
+
+
+STAGES = ("python", "imports", "load", "engine", "step_graphs", "codec_graphs", "first_audio")
+
+
+def startup(document: dict[str, Any], say: Say) -> Table:
+    """Where the time from process start to the first sound goes."""
+    found = part(document, "startup")
+    rows = [[r["dtype"], f"{r['total_s']:.1f}", *(f"{r[f'{stage}_s']:.2f}" for stage in STAGES)] for r in found]
+    head = ["dtype", "in all", *(stage.replace("_", " ") for stage in STAGES)]
+    return _said(head, say), rows, say(STARTUP_NOTE).format(n=found[0]["runs"])
+
+
+def memory(document: dict[str, Any], say: Say) -> Table:
+    """Memory by options that save some."""
+    rows = [
+        [
+            r["dtype"],
+            say(r["variant"]),
+            f"{r['peak_vram_mb']:.0f}",
+            f"{r['device_used_mb']:.0f}",
+            f"{r['target_mb']:.0f}",
+        ]
+        for r in part(document, "memory")
+    ]
+    return _said(["dtype", "variant", "allocated", "on the device", "wanted"], say), rows, say(MEMORY_NOTE)
+
+
+def _said(words: list[str], say: Say) -> list[str]:
+    return [say(word) for word in words]
+
+
+def _range(row: dict[str, Any]) -> str:
+    return f"{row['median_ms']:.1f} ms ({row['p5_ms']:.1f}–{row['p95_ms']:.1f})"
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['audio_s_per_s']:.0f}" if "audio_s_per_s" in row else "–"
