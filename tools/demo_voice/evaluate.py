@@ -2,7 +2,8 @@
 
 Held-out sentences are said by espeak-ng, passed through the codec, and said by the voice in each mode at each number of
 steps; the judge reads all of them. Then voice design (is "female, high pitch" higher than "male, low pitch"?), cloning
-(is the nearest speaker the reference's?) and the speed. Writes evaluation.json and spectrograms.png.
+(is the nearest speaker the reference's?), what the judge reads of both, and the speed. Writes evaluation.json and
+spectrograms.png.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from omnivoice_triton.models.acceleration import Acceleration, accelerate
 from omnivoice_triton.verify import judge as judges
 
 SAMPLE_RATE_HZ = corpora.SAMPLE_RATE_HZ
+HIGH, LOW = "female, high pitch", "male, low pitch"
+"""The two voices that are told apart by their pitch."""
 
 
 @dataclass
@@ -119,22 +122,38 @@ def through_codec(codec: Any, wave: np.ndarray) -> np.ndarray:
         return codec.decode(codes).audio_values[0, 0].cpu().numpy()
 
 
-def design(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
-    """Share of trials in which "female, high pitch" has a higher F0 than "male, low pitch" in the same sentence."""
-    texts = _texts(corpus, "en", trials)
-    high = voice.say(texts, "en", steps, instruct="female, high pitch")
-    low = voice.say(texts, "en", steps, instruct="male, low pitch")
-    pitches = [(measures.pitch(a), measures.pitch(b)) for a, b in zip(high, low, strict=True)]
+def design(voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
+    """Share of trials in which "female, high pitch" has a higher F0 than "male, low pitch" in the same sentence.
+
+    Trials are spread over the languages; `cer` is what the judge reads of each voice, by language.
+    """
+    pitches: list[tuple[float, float]] = []
+    rates: dict[str, dict[str, float]] = {HIGH: {}, LOW: {}}
+    for language, count in zip(LANGUAGES, _spread(trials), strict=True):
+        texts = _texts(corpus, language.code, count)
+        if not texts:
+            continue
+        said = {how: voice.say(texts, language.code, steps, instruct=how) for how in (HIGH, LOW)}
+        pitches += [(measures.pitch(a), measures.pitch(b)) for a, b in zip(said[HIGH], said[LOW], strict=True)]
+        for how, waves in said.items():
+            rates[how][language.code] = judges.error_rate(texts, read(judge, waves))
     right = [bool(a > b) for a, b in pitches]  # NaN, nothing voiced, is wrong
     voiced = [[value for value in column if not np.isnan(value)] for column in zip(*pitches, strict=True)]
     medians = [float(np.median(column)) if column else None for column in voiced]
-    return {"trials": trials, "right": sum(right) / trials, "high_hz": medians[0], "low_hz": medians[1]}
+    return {
+        "trials": len(right),
+        "right": sum(right) / len(right),
+        "high_hz": medians[0],
+        "low_hz": medians[1],
+        "cer": rates,
+    }
 
 
-def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
+def cloning(voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
     """Share of trials in which a cloned sentence is nearest to the speaker of its reference; and espeak-ng's share.
 
-    Speakers are known by one half of the recordings; references and espeak-ng's own trials come from the other.
+    Speakers are known by one half of the recordings; references and espeak-ng's own trials come from the other. A
+    reference is in the language of its sentence. `cer` is what the judge reads of the clones, by language.
     """
     waves = [corpus.wave(i).numpy() for i in range(len(corpus.clips))]
     halves = np.arange(len(waves)) // len(SPEAKERS) % 2
@@ -146,6 +165,7 @@ def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> di
     rng = np.random.default_rng(voice.seed)
     right: list[bool] = []
     pairs = []
+    rates: dict[str, float] = {}
     for language in LANGUAGES:
         mine = [i for i in others if corpus.clips[i].language == language.code]
         references = [mine[k] for k in rng.permutation(len(mine))][: -(-trials // len(LANGUAGES))]
@@ -155,6 +175,7 @@ def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> di
         ]
         texts = _texts(corpus, language.code, len(references) + 1)[1:]
         made = voice.say(texts, language.code, steps, voice_clone_prompt=prompts)
+        rates[language.code] = judges.error_rate(texts, read(judge, made))
         for i, wave in zip(references, made, strict=True):
             heard = known.nearest(wave)
             right.append(heard == corpus.clips[i].speaker)
@@ -164,8 +185,14 @@ def cloning(voice: Voice, corpus: corpora.Corpus, trials: int, steps: int) -> di
         "right": sum(right) / len(right),
         "espeak_right": sum(own) / len(own),
         "chance": 1 / len(SPEAKERS),
+        "cer": rates,
         "asked_and_heard": pairs,
     }
+
+
+def _spread(trials: int) -> list[int]:
+    """So many trials a language, all of them together `trials`."""
+    return [len(range(number, trials, len(LANGUAGES))) for number in range(len(LANGUAGES))]
 
 
 def _spoken(corpus: corpora.Corpus, language: str, count: int) -> tuple[list[str], list[np.ndarray]]:
@@ -246,9 +273,10 @@ def main(arguments: list[str] | None = None) -> int:
                     for language in LANGUAGES
                 }
             if number == 0 and options.trials:
-                results["design"] = design(voice, corpus, options.trials, options.steps[-1])
+                results["trials"] = {"mode": mode, "steps": options.steps[-1]}
+                results["design"] = design(voice, judge, corpus, options.trials, options.steps[-1])
                 print(json.dumps({"design": results["design"]}), flush=True)
-                results["cloning"] = cloning(voice, corpus, options.trials, options.steps[-1])
+                results["cloning"] = cloning(voice, judge, corpus, options.trials, options.steps[-1])
                 print(json.dumps({"cloning": {k: v for k, v in results["cloning"].items() if k != "asked_and_heard"}}))
     checkpoint = None if model is None else options.model
     write_json(options.out / "evaluation.json", "demo_voice", checkpoint, {"results": [results]})
