@@ -1,0 +1,81 @@
+"""The script that makes all evidence: its stages are commands that there are, and a failure is its own."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "evidence.sh"
+STANDIN = """#!/bin/sh
+echo "$@" >> "{calls}"
+case "$*" in *{bad}*) exit 3 ;; esac
+"""
+
+
+def run(tmp_path: Path, *stages: str, bad: str = "nothing") -> tuple[int, list[str], str]:
+    """Exit code, the commands that were asked for, and the summary."""
+    python, calls, out = tmp_path / "python", tmp_path / "calls", tmp_path / "out"
+    python.write_text(STANDIN.format(calls=calls, bad=bad))
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    done = subprocess.run(
+        ["bash", str(SCRIPT), str(out), *stages],
+        env={"PATH": "/usr/bin:/bin", "PY": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    summary = out / "summary.txt"
+    return (
+        done.returncode,
+        calls.read_text().splitlines() if calls.exists() else [],
+        (summary.read_text() if summary.exists() else done.stderr),
+    )
+
+
+def test_every_stage_runs_by_default(tmp_path: Path) -> None:
+    code, calls, summary = run(tmp_path)
+    assert code == 0
+    names = set(re.findall(r"^(\w+) +exit 0", summary, re.MULTILINE))
+    head = SCRIPT.read_text().split("set -u")[0]
+    assert names == {
+        "tests",
+        "sanitizer",
+        "verify",
+        "demo",
+        "turbo",
+        "speed",
+        "batch",
+        "kernels",
+        "peers",
+        "soak",
+        "samples",
+    }
+    assert all(name in head for name in names)
+    assert len(calls) == len(names)
+
+
+@pytest.mark.parametrize("bad", ["bench.soak", "sanitize"])
+def test_a_failure_is_told_and_ends_nothing(tmp_path: Path, bad: str) -> None:
+    code, calls, summary = run(tmp_path, "checks", "soak", "samples", bad=bad)
+    assert code == 1
+    assert len(calls) == 5
+    assert summary.count("exit 3") == 1
+
+
+def test_what_it_does_not_know_it_refuses(tmp_path: Path) -> None:
+    code, calls, told = run(tmp_path, "everything")
+    assert code == 2
+    assert not calls
+    assert "unknown stage everything" in told
+
+
+def test_the_modules_are_there() -> None:
+    import importlib.util
+
+    modules = set(re.findall(r"-m (omnivoice_triton[\w.]*)", SCRIPT.read_text()))
+    assert len(modules) >= 7
+    assert all(importlib.util.find_spec(name) for name in modules)
