@@ -14,7 +14,7 @@ from tools.demo_voice import judge as training
 
 from omnivoice_triton.checkpoint import demo, make_checkpoint
 from omnivoice_triton.speech import CheckpointError, InputError
-from omnivoice_triton.verify import judge, recognise, sentences, speech_tier
+from omnivoice_triton.verify import acoustics, judge, recognise, sentences, speech_tier
 from omnivoice_triton.verify.parity import LAYERS, known_text
 from omnivoice_triton.verify.recording import chosen_layers
 
@@ -104,7 +104,11 @@ def test_a_demo_voice_speaks_its_own_sentences_in_turn(voice: Path) -> None:
     for kind, each in (("auto", 5), ("clone", 5)):
         assert set(Counter(u.sentence.code for u in plan if u.voice == kind).values()) == {each}
     assert {u.sentence.code for u in plan if u.voice == "design"} == {"en", "ko", "zh"}
-    assert own.reference.text == "Number 4 is here."
+    assert {s.code: s.text for s in own.references} == {
+        "en": "Number 4 is here.",
+        "ko": "4번은 여기 있다.",
+        "zh": "这里有4。",
+    }
     assert known_text(voice) == "Number 0 is here."
     with pytest.raises(InputError, match="sentences must be 1 to 15, not 16"):
         speech_tier.plan(16, available=own.sentences)
@@ -173,6 +177,49 @@ def test_tier_3_of_a_demo_voice(voice: Path, deaf_from: int, passed: bool) -> No
     assert tier.rows[1]["comparisons"]["cer"]["utterances"] == 3
 
 
+@pytest.mark.parametrize("of_ones_own", [False, True])
+def test_clones_have_a_reference_in_their_own_language(
+    voice: Path, monkeypatch: pytest.MonkeyPatch, of_ones_own: bool
+) -> None:
+    prints: list[Any] = []
+    similarity = acoustics.similarity
+    monkeypatch.setattr(acoustics, "similarity", lambda a, b: prints.append(b) or similarity(a, b))
+    cloned: list[tuple[str, Any]] = []
+    say = speech_tier.say
+
+    def seen(runner: Any, session: Any, utterance: Any) -> Any:
+        if utterance.voice == "clone":
+            one = session.cloned[utterance.sentence.code]
+            assert one.voice.ref_text == one.text
+            cloned.append((one.text, one.print))
+        return say(runner, session, utterance)
+
+    monkeypatch.setattr(speech_tier, "say", seen)
+    given = (np.random.default_rng(0).standard_normal(30_000).astype(np.float32) * 0.1, 24_000), "A hiss."
+    tier = speech_tier.run(
+        voice,
+        ["base", "turbo"],
+        device="cpu",
+        steps=2,
+        sentences=3,
+        voices=("clone",),
+        duration_s=0.4,
+        recogniser=Scripted([""], 99),
+        reference=given if of_ones_own else None,
+    )
+    assert tier.passed, tier.failures
+    texts = ["A hiss."] * 3 if of_ones_own else ["Number 4 is here.", "4번은 여기 있다.", "这里有4。"]
+    rate = None if of_ones_own else 1.0
+    assert tier.details["cloned"] == [
+        {"sentences_in": code, "dtype": "float32", "text": text, "cer": rate}
+        for code, text in zip(("en", "ko", "zh"), texts, strict=True)
+    ]
+    assert [text for text, _ in cloned] == texts * (len(cloned) // 3)
+    assert len(prints) == 6  # base's and turbo's, each beside the recording that it was made from
+    assert all(a is b for a, (_, b) in zip(prints, (cloned * 2)[:6], strict=True))
+    assert any("in each language" in note for note in tier.notes) is not of_ones_own
+
+
 def test_several_dtypes_are_one_tier(voice: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"device": "cpu", "steps": 2, "sentences": 1, "duration_s": 0.4}
     tier = speech_tier.run_dtypes(voice, ["base", "turbo"], dtypes=["fp32", "bf16"], samples=tmp_path, **settings)
@@ -180,6 +227,10 @@ def test_several_dtypes_are_one_tier(voice: Path, tmp_path: Path) -> None:
     assert any("float32" in note for note in tier.notes)
     assert any("bfloat16" in note for note in tier.notes)
     assert {path.name for path in tmp_path.iterdir()} == {"fp32", "bf16"}
+    assert [(one["sentences_in"], one["dtype"]) for one in tier.details["cloned"]] == [
+        ("en", "float32"),
+        ("en", "bfloat16"),
+    ]
 
 
 def test_layers_follow_the_depth() -> None:

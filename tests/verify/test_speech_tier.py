@@ -21,7 +21,7 @@ from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError
 from omnivoice_triton.verify import speech_tier
 from omnivoice_triton.verify.outcome import Tier
-from omnivoice_triton.verify.sentences import SENTENCES
+from omnivoice_triton.verify.sentences import REFERENCE, SENTENCES
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,9 @@ def test_turbo_passes_in_every_voice(tiny: Path, tmp_path: Path) -> None:
     assert row["waveform_where_tokens_equal"]["utterances"] == row["utterances"] == 7
     assert any("CER: not measured" in note for note in tier.notes)
     assert any("speech is noise" in note for note in tier.notes)
+    assert {one["sentences_in"]: one["text"] for one in tier.details["cloned"]} == dict.fromkeys(
+        ("en", "ko", "zh"), REFERENCE.text
+    )
     entries = json.loads((tmp_path / "metadata.json").read_text())["samples"]
     assert {entry["mode"] for entry in entries} == {"base", "turbo"}
     assert all(entry["tokens_equal_to_base"] == 1 for entry in entries)

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         help="tier 3: none, auto, judge[:DIR], whisper[:MODEL] or module:function, for the character error rate "
         "(default: auto: the packaged judge for the demo voice)",
     )
-    parser.add_argument("--ref-audio", type=Path, help="tier 3: the voice to clone; default: one that base makes up")
+    parser.add_argument("--ref-audio", type=Path, help="tier 3: the voice to clone (default: base makes one up)")
     parser.add_argument("--ref-text", help="tier 3: what is said in it")
     parser.add_argument("--samples", type=Path, metavar="DIR", help="tier 3: keep the recordings there, as FLAC")
     parser.add_argument(

@@ -62,12 +62,16 @@ class Material:
     """What a model is given to say."""
 
     sentences: tuple[Sentence, ...]
-    reference: Sentence
-    """For the voice that all modes clone."""
+    references: tuple[Sentence, ...]
+    """For the voice that all modes clone: one for every sentence, or one for the sentences of each language."""
     reference_instruct: str | None = None
     """The voice in which base says it."""
     reference_s: float | None = 3.0
     """Its seconds; None is the model's estimate."""
+
+    def reference(self, code: str) -> Sentence:
+        """What the voice to clone says where the sentence to be said is in that language."""
+        return next((one for one in self.references if one.code == code), self.references[0])
 
 
 def material(path: Path) -> Material:
@@ -77,11 +81,11 @@ def material(path: Path) -> Material:
         CheckpointError: a demo voice without its sentences.
     """
     if not is_demo(path):
-        return Material(SENTENCES, REFERENCE)
+        return Material(SENTENCES, (REFERENCE,))
     sentences = held_out(path)
-    # The last one in English: it takes nearly all of them for it to be said as well.
-    reference = next(sentence for sentence in reversed(sentences) if sentence.code == "en")
-    return Material(sentences, reference, DEMO_VOICE, None)
+    # It was never trained to clone across languages. The last ones: it takes nearly all for them to be said as well.
+    last = {sentence.code: sentence for sentence in sentences}
+    return Material(sentences, tuple(last.values()), DEMO_VOICE, None)
 
 
 def held_out(path: Path) -> tuple[Sentence, ...]:

@@ -77,6 +77,19 @@ class Said:
         return float((mine == theirs).double().mean()) if mine.shape == theirs.shape else 0.0
 
 
+@dataclass(frozen=True)
+class Cloned:
+    """A voice that all modes clone."""
+
+    voice: Any
+    """As runners take it."""
+    print: Any
+    """Of its recording, by `acoustics.voice_print`."""
+    text: str
+    cer: float | None = None
+    """What a recogniser makes of the recording, if base made it up."""
+
+
 @dataclass
 class Session:
     """How to speak: the same for every mode."""
@@ -88,9 +101,8 @@ class Session:
     utterances: list[Utterance]
     material: Material
     duration_s: float | None = None
-    voice: Any = None
-    voice_print: Any = None
-    """Of the recording that is cloned."""
+    cloned: dict[str, Cloned] = field(default_factory=dict)
+    """Whom to clone, by the language of the sentence to be said."""
     kept: dict[str, list[Said]] = field(default_factory=dict)
     """Recordings with upstream's noise in every mode, to be heard side by side."""
     progress: Progress = quiet
@@ -149,7 +161,7 @@ def say(runner: BaseRunner, session: Session, utterance: Utterance) -> Said:
     """One utterance in the runner's mode."""
     extra: dict[str, Any] = {}
     if utterance.voice == "clone":
-        extra["voice"] = session.voice
+        extra["voice"] = session.cloned[utterance.sentence.code].voice
     elif utterance.voice == "design":
         extra["instruct"] = DESIGN
     with kept_tokens(runner) as tokens:
@@ -176,28 +188,49 @@ def speak(session: Session, mode: str, **options: Any) -> list[Said]:
     return said
 
 
-def make_voice(session: Session, reference: tuple[Any, str] | None) -> None:
-    """Set the voice that all modes clone: the given recording's (path, or samples and rate), or one base makes up."""
+def make_voices(session: Session, given: tuple[Any, str] | None, recogniser: Recogniser | None) -> None:
+    """Set whom all modes clone: the given recording (path, or samples and rate; transcript), or what base makes up.
+
+    Of what base makes up, sentences of one language share a voice: a demo voice clones within a language only.
+    """
+    codes = dict.fromkeys(utterance.sentence.code for utterance in session.utterances if utterance.voice == "clone")
     with BaseRunner(device=session.device, model_id=session.path, dtype=session.dtype, mode="base") as runner:
-        if reference is None:
-            own = session.material
-            speech = runner.generate(
-                own.reference.text,
-                own.reference.language,
-                instruct=own.reference_instruct,
-                seed=1,
-                num_step=session.steps,
-                duration=own.reference_s,
-            )
-            reference = ((speech.audio, speech.sample_rate), own.reference.text)
-        recording, transcript = reference
-        session.voice = runner.create_voice(recording, transcript)
+        if given is not None:
+            recording, transcript = given
+            one = Cloned(runner.create_voice(recording, transcript), _print_of(recording), transcript)
+            session.cloned = dict.fromkeys(codes, one)
+            return
+        made: dict[Sentence, Cloned] = {}
+        for code in codes:
+            wanted = session.material.reference(code)
+            if wanted not in made:
+                made[wanted] = _made_up(runner, session, wanted, recogniser)
+            session.cloned[code] = made[wanted]
+
+
+def _made_up(runner: BaseRunner, session: Session, wanted: Sentence, recogniser: Recogniser | None) -> Cloned:
+    own = session.material
+    speech = runner.generate(
+        wanted.text,
+        wanted.language,
+        instruct=own.reference_instruct,
+        seed=1,
+        num_step=session.steps,
+        duration=own.reference_s,
+    )
+    recording = (speech.audio, speech.sample_rate)
+    heard = recogniser.transcribe(*recording, wanted.code) if recogniser and knows(recogniser, wanted.code) else None
+    rate = None if heard is None else character_error_rate(heard, wanted.text)
+    return Cloned(runner.create_voice(recording, wanted.text), _print_of(recording), wanted.text, rate)
+
+
+def _print_of(recording: Any) -> Any:
     if isinstance(recording, str | Path):
         import soundfile
 
         samples, rate = soundfile.read(str(recording), dtype="float32", always_2d=True)
         recording = (samples.mean(1), rate)
-    session.voice_print = acoustics.voice_print(*recording)
+    return acoustics.voice_print(*recording)
 
 
 def is_upstreams(session: Session) -> bool:
@@ -216,8 +249,10 @@ def is_upstreams(session: Session) -> bool:
     return all(torch.equal(a, b) for a, b in zip(ours.tokens, tokens[0], strict=True))
 
 
-def measured(said: Said, utterance: Utterance, recogniser: Recogniser | None, voice_print: Any) -> dict[str, Any]:
-    """Figures of one recording by itself."""
+def measured(
+    said: Said, utterance: Utterance, recogniser: Recogniser | None, cloned: dict[str, Cloned]
+) -> dict[str, Any]:
+    """Figures of one recording by itself; a clone is compared with the recording in `cloned` that it was made from."""
     audio, rate = said.speech.audio, said.speech.sample_rate
     figures: dict[str, Any] = {
         "duration": float(np.log(max(said.speech.audio_s, 1e-3))),
@@ -225,7 +260,8 @@ def measured(said: Said, utterance: Utterance, recogniser: Recogniser | None, vo
         "silence": acoustics.silence(audio, rate),
     }
     if utterance.voice == "clone":
-        figures["speaker_similarity"] = acoustics.similarity(acoustics.voice_print(audio, rate), voice_print)
+        of = cloned[utterance.sentence.code].print
+        figures["speaker_similarity"] = acoustics.similarity(acoustics.voice_print(audio, rate), of)
     if recogniser is not None and knows(recogniser, utterance.sentence.code):
         heard = recogniser.transcribe(audio, rate, utterance.sentence.code)
         figures["cer"] = character_error_rate(heard, utterance.sentence.text)
@@ -310,7 +346,8 @@ def run(
         voices: kinds of voice, of `VOICES`.
         duration_s: seconds of each utterance; None is the model's estimate.
         recogniser: for the character error rate; without one it isn't measured.
-        reference: (recording, transcript) of the voice to clone; None lets base make one up.
+        reference: (recording, transcript) of the voice to clone, in every language; None lets base make it up: once,
+            for a demo voice once a language.
         samples: folder to keep the recordings in.
         progress: told what comes next.
     """
@@ -337,12 +374,14 @@ def run(
     session.total = passes * len(session.utterances)
     tier.notes += _notes(random_weights, recogniser, session)
     if "clone" in voices:
-        make_voice(session, reference)
+        make_voices(session, reference, recogniser)
+        if len(own.references) > 1 and reference is None:
+            tier.notes.append("the voice to clone says a sentence in each language; clones keep to their own")
     base = session.kept["base"] = speak(session, "base")
     exact = speak(session, "base", dtype="float32") if in_full else base
     judge_cer = recogniser is not None and not random_weights
     base_figures = [
-        {**measured(said, utterance, recogniser, session.voice_print), "tokens_equal": said.agreement(true)}
+        {**measured(said, utterance, recogniser, session.cloned), "tokens_equal": said.agreement(true)}
         for said, utterance, true in zip(base, session.utterances, exact, strict=True)
     ]
     floor = float(np.mean([figures["tokens_equal"] for figures in base_figures]))
@@ -357,7 +396,7 @@ def run(
         said = speak(session, mode)
         paired = session.kept[mode] = speak(session, mode, noise="torch") if MODES[mode].engine else said
         figures = [
-            {**measured(one, utterance, recogniser, session.voice_print), "tokens_equal": with_noise.agreement(true)}
+            {**measured(one, utterance, recogniser, session.cloned), "tokens_equal": with_noise.agreement(true)}
             for one, with_noise, utterance, true in zip(said, paired, session.utterances, exact, strict=True)
         ]
         found = compared(figures, base_figures, allowed)
@@ -384,6 +423,10 @@ def run(
         {"name": u.name, "language": u.sentence.code, "text": u.sentence.text, "voice": u.voice, "seed": u.seed}
         for u in session.utterances
     ]
+    tier.details["cloned"] = [
+        {"sentences_in": code, "dtype": resolved, "text": one.text, "cer": one.cer}
+        for code, one in session.cloned.items()
+    ]
     if samples is not None:
         save_samples(samples, session, tier)
     tier.seconds = time.perf_counter() - start
@@ -404,6 +447,7 @@ def run_dtypes(
         whole.rows += tier.rows
         whole.notes += [note for note in tier.notes if note not in whole.notes]
         whole.problems += [problem for problem in tier.problems if problem not in whole.problems]
+        whole.details["cloned"] += tier.details["cloned"]
         whole.seconds += tier.seconds
     return whole
 
