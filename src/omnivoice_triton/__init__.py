@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from omnivoice_triton.config import MODES, GenerationOptions, Mode
+from omnivoice_triton.imports import collector_at_rest
 from omnivoice_triton.speech import (
     CheckpointError,
     DownloadError,
@@ -116,7 +117,8 @@ def __getattr__(name: str) -> Any:
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    with collector_at_rest():
+        value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

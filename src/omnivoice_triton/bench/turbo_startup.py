@@ -13,6 +13,7 @@ from typing import Any
 
 from omnivoice_triton.bench.harness import SENTENCES
 from omnivoice_triton.evidence import summary
+from omnivoice_triton.imports import collector_at_rest
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 STAGES = ("python", "imports", "load", "engine", "step_graphs", "codec_graphs", "first_audio")
@@ -104,11 +105,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=32)
     options = parser.parse_args(argv)
     try:
-        import torch
-        from omnivoice import OmniVoice
+        with collector_at_rest():  # as a runner does
+            import torch
+            from omnivoice import OmniVoice
 
-        from omnivoice_triton.models.acceleration import accelerate
-        from omnivoice_triton.models.availability import resolve_dtype
+            from omnivoice_triton.models.acceleration import accelerate
+            from omnivoice_triton.models.availability import resolve_dtype
 
         def wait() -> None:
             if options.device.startswith("cuda"):

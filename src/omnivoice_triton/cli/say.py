@@ -23,6 +23,7 @@ from omnivoice_triton.config import (
     check_speed,
     get_mode,
 )
+from omnivoice_triton.imports import collector_at_rest
 from omnivoice_triton.speech import InputError
 
 if TYPE_CHECKING:
@@ -155,12 +156,13 @@ def check_voice_flags(args: argparse.Namespace) -> None:
 
 def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
     """Load the model, speak, write; the record of what was done."""
-    from omnivoice_triton.audio_files import read_reference
-    from omnivoice_triton.checkpoint import checkpoint_kind, is_demo, is_random, resolve_model
-    from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
-    from omnivoice_triton.models.registry import create_runner
-    from omnivoice_triton.models.request import check_instruct, load_voice
-    from omnivoice_triton.models.seeding import resolve_seed
+    with collector_at_rest():
+        from omnivoice_triton.audio_files import read_reference
+        from omnivoice_triton.checkpoint import checkpoint_kind, is_demo, is_random, resolve_model
+        from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
+        from omnivoice_triton.models.registry import create_runner
+        from omnivoice_triton.models.request import check_instruct, load_voice
+        from omnivoice_triton.models.seeding import resolve_seed
 
     seed = resolve_seed(args.seed)
     check_instruct(args.instruct, job.text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from omnivoice_triton.config import AUTO, DEFAULT_GRAPH_BUDGET_MB, HUB_MODEL_ID, Mode
+from omnivoice_triton.imports import collector_at_rest
 from omnivoice_triton.models.availability import choose, resolve_dtype
 from omnivoice_triton.models.progress import Progress
 from omnivoice_triton.models.request import Request, build_request
@@ -117,11 +118,12 @@ class BaseRunner:
             CheckpointError, DownloadError: the model can't be found or is damaged.
             NotEnoughMemory: the GPU has less free memory than the weights need.
         """
-        import torch
-        from omnivoice import OmniVoice
+        with collector_at_rest():
+            import torch
+            from omnivoice import OmniVoice
 
-        from omnivoice_triton.checkpoint import resolve_model
-        from omnivoice_triton.models.acceleration import accelerate
+            from omnivoice_triton.checkpoint import resolve_model
+            from omnivoice_triton.models.acceleration import accelerate
 
         with self._lock:
             if self._model is not None:
