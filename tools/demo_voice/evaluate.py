@@ -9,6 +9,7 @@ spectrograms.png.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -152,8 +153,9 @@ def design(voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, trials: in
 def cloning(voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
     """Share of trials in which a cloned sentence is nearest to the speaker of its reference; and espeak-ng's share.
 
-    Speakers are known by one half of the recordings; references and espeak-ng's own trials come from the other. A
-    reference is in the language of its sentence. `cer` is what the judge reads of the clones, by language.
+    Speakers are known by one half of the recordings; references and espeak-ng's own trials come from the other, a
+    reference in the language of its sentence. `cer` is what the judge reads of the clones, by the reference's language
+    and the sentence's, two different ones too.
     """
     waves = [corpus.wave(i).numpy() for i in range(len(corpus.clips))]
     halves = np.arange(len(waves)) // len(SPEAKERS) % 2
@@ -163,23 +165,23 @@ def cloning(voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, trials: i
     others = np.flatnonzero(halves == 1)
     own = [known.nearest(waves[i]) == corpus.clips[i].speaker for i in others]
     rng = np.random.default_rng(voice.seed)
-    right: list[bool] = []
-    pairs = []
-    rates: dict[str, float] = {}
-    for language in LANGUAGES:
-        mine = [i for i in others if corpus.clips[i].language == language.code]
-        references = [mine[k] for k in rng.permutation(len(mine))][: -(-trials // len(LANGUAGES))]
+    pairs: list[tuple[int, int]] = []
+    rates: dict[str, dict[str, float]] = {language.code: {} for language in LANGUAGES}
+    for said, of in itertools.product(LANGUAGES, LANGUAGES):
+        mine = [i for i in others if corpus.clips[i].language == of.code]
+        # Across languages it is only asked whether the sentence is understood: half as many will do.
+        count = -(-trials // (len(LANGUAGES) if said == of else 2 * len(LANGUAGES)))
+        references = [mine[k] for k in rng.permutation(len(mine))][:count]
         prompts = [
             voice.model.create_voice_clone_prompt((corpus.wave(i)[None], SAMPLE_RATE_HZ), corpus.clips[i].text)
             for i in references
         ]
-        texts = _texts(corpus, language.code, len(references) + 1)[1:]
-        made = voice.say(texts, language.code, steps, voice_clone_prompt=prompts)
-        rates[language.code] = judges.error_rate(texts, read(judge, made))
-        for i, wave in zip(references, made, strict=True):
-            heard = known.nearest(wave)
-            right.append(heard == corpus.clips[i].speaker)
-            pairs.append((corpus.clips[i].speaker, heard))
+        texts = _texts(corpus, said.code, len(references) + 1)[1:]
+        made = voice.say(texts, said.code, steps, voice_clone_prompt=prompts)
+        rates[of.code][said.code] = judges.error_rate(texts, read(judge, made))
+        if said == of:
+            pairs += [(corpus.clips[i].speaker, known.nearest(wave)) for i, wave in zip(references, made, strict=True)]
+    right = [asked == heard for asked, heard in pairs]
     return {
         "trials": len(right),
         "right": sum(right) / len(right),

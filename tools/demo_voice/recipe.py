@@ -24,10 +24,10 @@ class Recipe:
     codec: CodecRecipe = field(default_factory=CodecRecipe)
     codec_budget: Budget = field(default_factory=lambda: Budget(minutes=5.0))
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
-    judge_budget: Budget = field(default_factory=lambda: Budget(minutes=3.0))
+    judge_budget: Budget = field(default_factory=lambda: Budget(minutes=4.0))
     model_shape: ModelShape = field(default_factory=ModelShape)
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    model_budget: Budget = field(default_factory=lambda: Budget(minutes=16.0))
+    model_budget: Budget = field(default_factory=lambda: Budget(minutes=10.5))
 
     def small(self) -> Recipe:
         """The same with batches that a CPU can bear: to try the steps out, not to make a voice."""
