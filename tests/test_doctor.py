@@ -11,7 +11,6 @@ import torch
 
 from omnivoice_triton import MODES, ModeUnavailable, checkpoint, doctor
 from omnivoice_triton.checkpoint import demo
-from omnivoice_triton.checkpoint.demo import packaged_demo
 from omnivoice_triton.cli import main
 from omnivoice_triton.models.registry import create_runner
 from omnivoice_triton.speech import CheckpointError
@@ -57,8 +56,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["modes"]["base"] == {"runs": True, "why": None}
     assert all(error is None for error in report["imports"].values())
     assert report["device"] == ("cuda" if HAS_GPU else "cpu")
-    assert report["model"]["name"] == "built-in"
-    assert report["model"]["weights"] == ("random-tiny" if packaged_demo() is None else "trained-demo")
+    assert report["model"]["name"] == "demo"
+    assert report["model"]["weights"] == "trained-demo"
     assert report["caches"]["hub"]["free_gib"] > 0
     assert captured.err == ""
 

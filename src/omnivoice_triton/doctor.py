@@ -1,7 +1,7 @@
 """What can run on this machine, and what to do about what can't.
 
 `examine()` finds out, `render()` writes it down for a reader. Nothing is downloaded and no setting is changed; the
-built-in model is written to the cache, as its first use would.
+random model, where $OMNIVOICE_TRITON_MODEL is `tiny`, is written to the cache, as its first use would.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.checkpoint import cache_dir, checkpoint_kind, resolve_model
+from omnivoice_triton.checkpoint.demo import DEMO
 from omnivoice_triton.checkpoint.resolve import BUILT_IN, MODEL_VARIABLE
 from omnivoice_triton.config import AUTO, HUB_MODEL_ID, MODES
 from omnivoice_triton.speech import OmniVoiceTritonError
@@ -107,7 +108,7 @@ def default_model() -> dict[str, Any]:
     """
     named = os.environ.get(MODEL_VARIABLE) or None
     found: dict[str, Any] = {
-        "name": named or "built-in",
+        "name": named or DEMO,
         "from": MODEL_VARIABLE if named else None,
         "weights": None,
         "problem": None,
@@ -224,7 +225,9 @@ def _device_lines(report: dict[str, Any]) -> list[str]:
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
     weights = str(model["weights"] or "unknown")
-    said = "random weights: noise, not speech" if weights.startswith("random") else f"{weights} weights"
+    kinds = {"trained-demo": "the packaged demo voice: small and robotic"}
+    kinds |= dict.fromkeys(("random-tiny", "random-full"), "random weights: noise, not speech")
+    said = kinds.get(weights, f"{weights} weights")
     origin = f" (from {model['from']})" if model["from"] else ""
     lines = [f"Model: {model['name']}{origin}, {model['problem'] or said}"]
     here = "is in the cache" if model["hub_cached"] else "is downloaded on first use (3.3 GB)"

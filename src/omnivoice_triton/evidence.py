@@ -48,7 +48,7 @@ def summary(values_ms: Sequence[float]) -> dict[str, float]:
 
 
 def default_model(model: str | None, device: str) -> Path:
-    """The given checkpoint; else the full-size random one on a GPU (made once), the built-in one on a CPU."""
+    """The given checkpoint; else the full-size random one on a GPU (made once), the demo voice on a CPU."""
     from omnivoice_triton.checkpoint import cached_checkpoint, resolve_model
 
     if device != "cpu":

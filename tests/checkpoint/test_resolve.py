@@ -132,17 +132,16 @@ def test_a_named_directory(cache: Path, copy: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(CheckpointError, match=f"lacks {LM}"):
             checkpoint.resolve_model(model)
     monkeypatch.setenv("OMNIVOICE_TRITON_MODEL", "")
-    monkeypatch.setattr(demo, "DATA", copy.parent)
-    assert checkpoint.resolve_model() == cache / "tiny-r1"
+    assert checkpoint.resolve_model() == demo.packaged_demo()
 
 
 def test_the_demo_voice_is_the_default(
     cache: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "DATA", tmp_path)
-    assert checkpoint.resolve_model() == cache / "tiny-r1"  # A checkout without it
-    with pytest.raises(CheckpointError, match="lacks the demo voice's files"):
-        checkpoint.resolve_model("demo")
+    for named in (None, "demo"):
+        with pytest.raises(CheckpointError, match="lacks the demo voice's files"):
+            checkpoint.resolve_model(named)
     packaged = copy.rename(tmp_path / "demo")
     assert checkpoint.resolve_model() == checkpoint.resolve_model("demo") == packaged
     assert checkpoint.resolve_model("tiny") == cache / "tiny-r1"

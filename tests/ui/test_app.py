@@ -82,6 +82,15 @@ def test_every_tab_is_there_and_nothing_is_wrong(app: AppTest) -> None:
     assert len(app.get("plotly_chart")) >= 1  # of the committed results
 
 
+def test_the_demo_voice_says_what_it_is(doctor: dict[str, Any]) -> None:
+    doctor["model"] = {"name": "demo", "weights": "trained-demo", "problem": None}
+    at = AppTest.from_file(str(APP), default_timeout=120).run()
+    assert not at.exception
+    captions = [caption.value for caption in at.caption]
+    assert any("This is the demo voice" in caption for caption in captions)
+    assert not any("noise" in caption for caption in captions)
+
+
 @pytest.mark.parametrize("code", ["ko", "zh"])
 def test_other_languages(app: AppTest, code: str) -> None:
     app.selectbox(key="language").set_value(code).run()

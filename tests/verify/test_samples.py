@@ -332,7 +332,7 @@ def test_a_file_is_no_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMNIVOICE_TRITON_MODEL", raising=False)
-    assert samples.model_name(None) == "built-in"
+    assert samples.model_name(None) == "demo"
     assert samples.model_name("k2-fsa/OmniVoice") == "k2-fsa/OmniVoice"
     (tmp_path / "mine").mkdir()
     assert samples.model_name(str(tmp_path / "mine")) == "mine"

@@ -35,14 +35,14 @@ def resolve_model(model: str | Path | None = None) -> Path:
     Args:
         model: a directory; a hub id such as `k2-fsa/OmniVoice`, fetched through huggingface_hub unless its cache has
             it; "demo", the packaged demo voice; "tiny", a small model of random weights; None for
-            $OMNIVOICE_TRITON_MODEL or else the built-in default.
+            $OMNIVOICE_TRITON_MODEL or else "demo".
 
     Raises:
         CheckpointError: no such directory, or it is not a checkpoint that fits together.
         DownloadError: the hub has no such model, refuses it, or can't be reached.
     """
     if model is None:
-        model = os.environ.get(MODEL_VARIABLE) or default_name()
+        model = os.environ.get(MODEL_VARIABLE) or DEMO
     if model == TINY:  # A directory of that name is ./tiny.
         return cached_checkpoint(TINY)
     if model == DEMO:
@@ -58,12 +58,6 @@ def resolve_model(model: str | Path | None = None) -> Path:
         path = download(model)
     validate_checkpoint(path)
     return path
-
-
-def default_name() -> str:
-    """The model of those who name none."""
-    # For checkouts from before the demo voice was trained.
-    return TINY if packaged_demo() is None else DEMO
 
 
 def _demo() -> Path:

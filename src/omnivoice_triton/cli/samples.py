@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--model",
         metavar="ID|DIR",
-        help="hub id or directory (default: $OMNIVOICE_TRITON_MODEL or the built-in one)",
+        help="hub id or directory (default: $OMNIVOICE_TRITON_MODEL or the demo voice)",
     )
     add_flag(parser, "--modes", metavar="MODE,…", help=f"of {', '.join(MODES)}; default: all that can run here")
     add_flag(

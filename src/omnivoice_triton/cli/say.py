@@ -159,6 +159,7 @@ def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
     with collector_at_rest():
         from omnivoice_triton.audio_files import read_reference
         from omnivoice_triton.checkpoint import checkpoint_kind, is_demo, is_random, resolve_model
+        from omnivoice_triton.checkpoint.demo import DEMO
         from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
         from omnivoice_triton.models.registry import create_runner
         from omnivoice_triton.models.request import check_instruct, load_voice
@@ -211,7 +212,7 @@ def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
         return {
             "output": str(job.output),
             **figures(speech, runner),
-            "model": args.model or os.environ.get(MODEL_VARIABLE) or "built-in",
+            "model": args.model or os.environ.get(MODEL_VARIABLE) or DEMO,
             "weights": checkpoint_kind(model),
             "load_s": loaded - start,
             "voice_s": encoded - loaded,

@@ -18,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `ui`."""
     parser.add_argument("--host", default="localhost", help="where to listen (default: %(default)s, this machine only)")
     parser.add_argument("--port", type=int, default=8501, help="default: %(default)s")
-    parser.add_argument(
-        "--model", help="hub id or directory; default: $OMNIVOICE_TRITON_MODEL or the built-in tiny one"
-    )
+    parser.add_argument("--model", help="hub id or directory; default: $OMNIVOICE_TRITON_MODEL or the demo voice")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of result files (default: the checkout's)")
     parser.add_argument("--samples", type=Path, metavar="DIR", help="folder of samples (default: the checkout's)")
     parser.add_argument("--open", action="store_true", help="open a browser")

@@ -46,8 +46,11 @@ def main() -> None:
         st.error(str(error))
         return
     page = Page(words, model, results.strip(), sounds.strip(), report)
-    if not model and str(report["model"]["weights"]).startswith("random"):
+    weights = "" if model else str(report["model"]["weights"])
+    if weights.startswith("random"):
         st.caption(words("noise"))
+    elif weights == "trained-demo":
+        st.caption(words("demo_voice"))
     for tab, draw in zip(st.tabs([words(f"tab_{name}") for name in TABS]), TABS.values(), strict=True):
         with tab:
             draw(page)

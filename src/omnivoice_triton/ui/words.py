@@ -8,9 +8,9 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "title": ("OmniVoice on Triton", "OmniVoice on Triton", "OmniVoice on Triton"),
     "model": ("Model", "모델", "模型"),
     "model_help": (
-        "Directory or hub id. Empty is $OMNIVOICE_TRITON_MODEL, or the built-in tiny model.",
-        "디렉터리 또는 허브 ID. 비워 두면 $OMNIVOICE_TRITON_MODEL 또는 내장된 작은 모델을 씁니다.",
-        "目录或 hub ID。留空则使用 $OMNIVOICE_TRITON_MODEL 或内置的小模型。",
+        "Directory or hub id. Empty is $OMNIVOICE_TRITON_MODEL, or the packaged demo voice.",
+        "디렉터리 또는 허브 ID. 비워 두면 $OMNIVOICE_TRITON_MODEL 또는 함께 설치된 데모 음성을 씁니다.",
+        "目录或 hub ID。留空则使用 $OMNIVOICE_TRITON_MODEL 或随包附带的演示语音。",
     ),
     "results_folder": ("Folder of results", "결과 폴더", "结果文件夹"),
     "samples_folder": ("Folder of samples", "샘플 폴더", "样本文件夹"),
@@ -23,6 +23,14 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "This model has random weights: what it says is noise. It is here to try everything without a download.",
         "이 모델의 가중치는 무작위라서 말소리 대신 잡음이 나옵니다. 다운로드 없이 모든 기능을 시험하기 위한 것입니다.",
         "该模型的权重是随机的，输出的是噪声，仅用于无需下载即可试用全部功能。",
+    ),
+    "demo_voice": (
+        "This is the demo voice: small, robotic, and it knows some hundred words of English, Korean and Chinese. "
+        "For a real voice give k2-fsa/OmniVoice as the model.",
+        "이것은 데모 음성입니다. 작고 로봇 같으며 영어, 한국어, 중국어 단어 수백 개만 압니다. "
+        "실제 목소리를 들으려면 모델에 k2-fsa/OmniVoice를 넣으세요.",
+        "这是演示语音：模型很小，声音机械，只认识英语、韩语和汉语的几百个词。"
+        "要听真实的声音，请在模型处填写 k2-fsa/OmniVoice。",
     ),
     "device": ("Device", "장치", "设备"),
     "weights": ("Weights", "가중치", "权重"),

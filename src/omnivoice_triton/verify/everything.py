@@ -23,7 +23,7 @@ PROGRESS_MARK = "progress "
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Flags of the three tiers; nothing heavy is imported for them."""
     parser.add_argument("--tier", default="1,2,3", metavar="1,2,3", help="which tiers (default: %(default)s)")
-    parser.add_argument("--model", help="hub id or directory; default: full-size random on a GPU, built-in on a CPU")
+    parser.add_argument("--model", help="hub id or directory; default: full-size random on a GPU, demo on a CPU")
     parser.add_argument("--modes", metavar="MODE,…", help=f"of {', '.join(MODES)}; default: all that can run here")
     parser.add_argument("--dtypes", metavar="DTYPE,…", help="of tier 2; default: fp16,bf16 on a GPU, fp32 on a CPU")
     parser.add_argument(

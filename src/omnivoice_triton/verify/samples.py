@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from omnivoice_triton.checkpoint import checkpoint_kind
+from omnivoice_triton.checkpoint.demo import DEMO
 from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
 from omnivoice_triton.config import MODES
 from omnivoice_triton.environment import describe
@@ -62,7 +63,7 @@ def model_name(given: str | None) -> str:
     """What the model is called, without the folder that it lies in: metadata is published."""
     name = given or os.environ.get(MODEL_VARIABLE)
     if not name:
-        return "built-in"
+        return DEMO
     return Path(name).resolve().name if Path(name).exists() else name
 
 
