@@ -34,6 +34,15 @@ JUDGED = {
     "design": {"trials": 40, "right": 0.975, "high_hz": 201.4, "low_hz": None},
     "cloning": {"trials": 42, "right": 0.85, "espeak_right": 0.99, "chance": 0.125},
 }
+READ = {
+    "trials": {"mode": "turbo", "steps": 16},
+    "design": {
+        "trials": 40, "right": 0.95, "high_hz": 250.0, "low_hz": 82.2,
+        "cer": {"female, high pitch": {"en": 0.02, "ko": 0.13, "zh": 0.0}},
+    },
+    "cloning": {**JUDGED["cloning"], "cer": {"ko": {"en": 0.3, "ko": 0.2, "zh": 0.4}}},
+}  # fmt: skip
+"""The same where the judge has read what was said."""
 
 
 def comparison(mode: float) -> dict[str, Any]:
@@ -63,12 +72,13 @@ REPORT = {
 def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A page and results of one's own."""
     page = tmp_path / "card.md"
-    blocks = "\n".join(f"<!-- figures: {name} -->\nold\n<!-- end -->" for name in ("state", "quality", "modes"))
+    blocks = "\n".join(f"<!-- figures: {name} -->\nold\n<!-- end -->" for name in ("quality", "modes"))
     page.write_text(f"before\n{blocks}\nafter\n")
     monkeypatch.setattr(figures, "PAGE", page)
     monkeypatch.setattr(figures, "RESULT", tmp_path / "result.json")
     monkeypatch.setattr(figures, "MODES", tmp_path / "modes.json")
     monkeypatch.setattr(figures, "PICTURE", tmp_path / "picture.png")
+    monkeypatch.setattr(figures, "CURVES", tmp_path / "lines.png")
     return page
 
 
@@ -83,9 +93,8 @@ def test_the_committed_card_says_what_its_json_says() -> None:
     assert figures.main(["--check"]) == 0
 
 
-def test_a_card_before_training_says_so(card: Path) -> None:
+def test_a_card_without_figures_says_so(card: Path) -> None:
     assert figures.main([]) == 0
-    assert "Not trained yet" in card.read_text()
     assert card.read_text().count("Not measured yet.") == 2
 
 
@@ -101,14 +110,14 @@ def test_a_card_is_written_from_runs_of_several_machines(card: Path, tmp_path: P
         "| espeak-ng itself | 1.1 % | 1.1 % | 1.1 % |",
         "| demo voice, 32 steps, base, fp32, GPU | 1.0 % | 2.0 % | 3.0 % |",
         "| demo voice, 16 steps, base, fp32, CPU, 10 sentences | 2.0 % | 4.0 % | 6.0 % |",
-        "| 16 steps, base, 2 threads, one text at a time | 2.00x | 4.00x | 6.00x |",
+        "| 16 steps, base, 2 threads, 10 sentences one at a time | 2.00x | 4.00x | 6.00x |",
         '- **Design**: "female, high pitch" is higher than "male, low pitch" in 97.5 % of',
         "  40 trials (medians 201 Hz and unvoiced).",
         "| turbo | float16 | 56 | 4.3 % | +0.10 [-0.20, +0.40] | 98.1 % | FAIL |",
         "![Spectrograms of espeak-ng, its codec and the demo voice](images/picture.png)",
     ):
         assert line in text.splitlines(), line
-    assert "Not trained" not in text
+    assert "other voices" not in text
     assert [run["environment"]["os"] for run in json.loads(figures.RESULT.read_text())["results"]] == ["cuda", "cpu"]
     assert figures.main(["--check"]) == 0
 
@@ -116,6 +125,33 @@ def test_a_card_is_written_from_runs_of_several_machines(card: Path, tmp_path: P
     changed["results"][0]["voice"]["base"]["ko"]["32"]["cer"] *= 2
     write(figures.RESULT, changed)
     assert figures.main(["--check"]) == 1
+
+
+def test_other_voices_are_shown_as_the_judge_read_them(card: Path, tmp_path: Path) -> None:
+    gpu = write(tmp_path / "gpu.json", evaluation("cuda", **JUDGED))
+    cpu = write(tmp_path / "cpu.json", evaluation("cpu", sentences=10, **READ))
+    (tmp_path / "drawn.png").write_bytes(b"curves")
+    assert figures.main([str(gpu), str(cpu), "--curves", str(tmp_path / "drawn.png")]) == 0
+    assert figures.CURVES.read_bytes() == b"curves"
+    lines = card.read_text().splitlines()
+    for line in (
+        "Character error rate in other voices than the default one (16 steps, turbo, fp32, CPU):",
+        '| "female, high pitch" | 2.0 % | 13.0 % | 0.0 % |',
+        "| cloned, reference in Korean | 30.0 % | 20.0 % | 40.0 % |",
+        "  40 trials (medians 250 Hz and 82 Hz).",
+    ):
+        assert line in lines, line
+    assert figures.main(["--curves", str(tmp_path / "none.png")]) == 2
+
+
+@pytest.mark.parametrize("cloned", [[], [{"sentences_in": "ko", "text": "a", "cer": 0.0}]])
+def test_the_card_says_where_clones_had_a_foreign_reference(
+    card: Path, tmp_path: Path, cloned: list[dict[str, Any]]
+) -> None:
+    tier = {**REPORT["results"][0], "details": {"cloned": cloned}}  # type: ignore[dict-item]
+    report = write(tmp_path / "report.json", {**REPORT, "results": [tier]})
+    assert figures.main(["--verify", str(report)]) == 0
+    assert ("one English reference" in card.read_text()) is not bool(cloned)
 
 
 @pytest.mark.parametrize(

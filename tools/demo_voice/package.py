@@ -74,13 +74,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--figures", type=Path, nargs="+", default=[], metavar="JSON", help="what evaluate wrote")
     parser.add_argument("--verify", type=Path, metavar="JSON", help="what `verify --tier 3 --json` wrote of its modes")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="the spectrograms that evaluate drew")
+    parser.add_argument("--curves", type=Path, metavar="PNG", help="the curves that train drew")
     options = parser.parse_args(arguments)
     try:
         sizes = check(options.run / "checkpoint", options.run / "judge")
         install(options.run / "checkpoint", options.run / "judge", DATA)
         print(", ".join(f"{name} {size / 1e6:.2f} MB" for name, size in sizes.items()) + f": {DATA}")
-        if options.figures or options.verify or options.picture:
-            figures.collect(options.figures, options.verify, options.picture)
+        if options.figures or options.verify or options.picture or options.curves:
+            figures.collect(options.figures, options.verify, options.picture, options.curves)
             print(f"{figures.PAGE} and what it is made of")
     except OmniVoiceTritonError as error:
         print(f"package: {error}", file=sys.stderr)
