@@ -19,7 +19,7 @@ from tools.demo_voice.batches import PromptRecipe
 from tools.demo_voice.codec_stage import CodecRecipe, CodecStage, encode_corpus
 from tools.demo_voice.judge import save_judge
 from tools.demo_voice.judge_stage import JudgeRecipe, JudgeStage
-from tools.demo_voice.model_stage import ModelRecipe, ModelStage
+from tools.demo_voice.model_stage import Lesson, ModelRecipe, ModelStage
 from tools.demo_voice.recipe import Recipe
 from tools.demo_voice.stages import Budget, Clock, run_stage
 
@@ -204,6 +204,108 @@ def test_a_run_in_pieces_is_the_run_in_one(kind: str, corpus: corpora.Corpus, tm
     if kind == "model":
         assert all(torch.equal(a, b) for a, b in zip(states[0]["average"], states[1]["average"], strict=True))
         assert (states[0]["epoch"], states[0]["position"]) == (states[1]["epoch"], states[1]["position"])
+
+
+LESSONS = (
+    Lesson(0.25, LETTER_FRAMES * 3, references=False, share=0.25),
+    Lesson(0.5, LETTER_FRAMES * 4, references=False, share=0.5),
+    Lesson(0.75, share=0.5),
+)
+"""As in the recipe: short clips, longer ones, all of them with references; then whole batches."""
+
+
+def _lessons_stage(corpus: corpora.Corpus, directory: Path) -> tuple[ModelStage, list[dict[str, Any]]]:
+    """A trainer in lessons, and what each of its steps was given."""
+    prompts = PromptRecipe(reference=0.5)
+    stage = _model_stage(corpus, directory, replace(RECIPE.model, rows=384, curriculum=LESSONS, prompts=prompts))
+    seen: list[dict[str, Any]] = []
+    step = stage.step
+
+    def watched(number: int, progress: float) -> dict[str, torch.Tensor]:
+        values = step(number, progress)
+        plan = stage._plan
+        assert plan is not None
+        members = plan.batches[stage.position - 1]
+        lengths = plan.samples.length[members]
+        seen.append(
+            {
+                "lesson": stage.lesson,
+                "progress": progress,
+                "position": stage.position,
+                "frames": int(stage.frames[plan.samples.clip[members]].max()),
+                "references": int((plan.samples.reference[members] >= 0).sum()),
+                "samples": len(members),
+                "rows": len(members) * -(-int(lengths.max()) // 16) * 16,
+                "loss": values["loss"].item(),
+            }
+        )
+        return values
+
+    stage.step = watched  # type: ignore[method-assign]
+    return stage, seen
+
+
+@pytest.fixture(scope="module")
+def mixed() -> corpora.Corpus:
+    """Clips of three, four and five letters."""
+    made = [make_corpus(12, letters) for letters in (3, 4, 5)]
+    return corpora.from_clips([clip for one in made for clip in one.clips], torch.cat([one.audio for one in made]))
+
+
+@pytest.fixture(scope="module")
+def taught_whole(
+    mixed: corpora.Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelStage, list[dict[str, Any]]]:
+    """A run through all lessons in one piece."""
+    directory = tmp_path_factory.mktemp("whole")
+    stage, seen = _lessons_stage(mixed, directory / "tokenizer")
+    assert _run(stage, directory, 120)
+    return stage, seen
+
+
+def test_every_lesson_is_taught_with_its_clips_and_its_share_of_rows(
+    taught_whole: tuple[ModelStage, list[dict[str, Any]]],
+) -> None:
+    _, seen = taught_whole
+    by_lesson = {number: [row for row in seen if row["lesson"] == number] for number in range(4)}
+    assert [row["lesson"] for row in seen] == sorted(row["lesson"] for row in seen)
+    fullest = []
+    for number, lesson in enumerate((*LESSONS, Lesson(1.0))):
+        taught = by_lesson[number]
+        # A lesson begins with the first epoch after the one before is over: an epoch is never broken off.
+        began = LESSONS[number - 1].until if number else 0.0
+        assert began <= taught[0]["progress"] < began + 0.2
+        assert max(row["frames"] for row in taught) == min(lesson.longest or 99, LETTER_FRAMES * 5)
+        assert any(row["references"] for row in taught) is lesson.references
+        # More than its share only where a single sample takes more.
+        assert all(row["rows"] <= 384 * lesson.share or row["samples"] == 1 for row in taught)
+        fullest.append(max(row["rows"] for row in taught))
+    assert fullest[0] < fullest[1] <= fullest[2] < fullest[3]
+
+
+@pytest.mark.parametrize("lesson", range(4))
+def test_a_lesson_goes_on_where_it_was_broken_off(
+    mixed: corpora.Corpus,
+    taught_whole: tuple[ModelStage, list[dict[str, Any]]],
+    tmp_path: Path,
+    lesson: int,
+) -> None:
+    whole, seen = taught_whole
+    # Inside an epoch: where one begins, its lesson is found anew.
+    steps = [number for number, row in enumerate(seen) if row["lesson"] == lesson and row["position"] > 1]
+    pause = steps[len(steps) // 2]
+    first, before = _lessons_stage(mixed, tmp_path / "tokenizer")
+    assert not _run(first, tmp_path / "pieces", 120, pause_at=pause)
+    second, after = _lessons_stage(mixed, tmp_path / "tokenizer")
+    assert _run(second, tmp_path / "pieces", 120)
+    assert before + after == seen
+    assert first.lesson == lesson
+    states = whole.state(), second.state()
+    for name, value in states[0]["model"].items():
+        assert torch.equal(value, states[1]["model"][name]), name
+    assert all(torch.equal(a, b) for a, b in zip(states[0]["average"], states[1]["average"], strict=True))
+    for key in ("epoch", "position", "lesson"):
+        assert states[0][key] == states[1][key]
 
 
 def test_a_diverged_stage_stops(tmp_path: Path) -> None:
