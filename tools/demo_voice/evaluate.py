@@ -116,6 +116,17 @@ def intelligibility(
     return found
 
 
+def joined(voice: Voice, judge: judges.Judge, corpus: corpora.Corpus, trials: int, steps: int) -> dict[str, Any]:
+    """CER by language of two sentences in one text, which is more than was ever trained at once."""
+    rates: dict[str, float] = {}
+    for language, count in zip(LANGUAGES, _spread(trials), strict=True):
+        texts = _texts(corpus, language.code, 2 * count)
+        both = [f"{one} {other}" for one, other in zip(texts[::2], texts[1::2], strict=True)]
+        if both:
+            rates[language.code] = judges.error_rate(both, read(judge, voice.say(both, language.code, steps)))
+    return {"trials": trials, "cer": rates}
+
+
 def through_codec(codec: Any, wave: np.ndarray) -> np.ndarray:
     """A recording encoded and decoded by the checkpoint's codec."""
     with torch.no_grad():
@@ -245,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--sentences", type=int, default=120, help="a language (default: all 120)")
     parser.add_argument("--steps", type=int, nargs="+", default=[32, 16])
-    parser.add_argument("--trials", type=int, default=40, help="of design and of cloning; 0: neither")
+    parser.add_argument("--trials", type=int, default=40, help="of design, cloning, two sentences; 0: none")
     parser.add_argument("--batch", type=int, default=4, help="sentences said at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--codec-only", action="store_true", help="judge and codec; there may be no model yet")
@@ -276,6 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
                 }
             if number == 0 and options.trials:
                 results["trials"] = {"mode": mode, "steps": options.steps[-1]}
+                results["joined"] = joined(voice, judge, corpus, options.trials, options.steps[-1])
+                print(json.dumps({"joined": results["joined"]}), flush=True)
                 results["design"] = design(voice, judge, corpus, options.trials, options.steps[-1])
                 print(json.dumps({"design": results["design"]}), flush=True)
                 results["cloning"] = cloning(voice, judge, corpus, options.trials, options.steps[-1])

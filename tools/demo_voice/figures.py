@@ -118,8 +118,12 @@ def quality(runs: Sequence[Document]) -> str:
             rows = {f'"{name}"': rates for name, rates in design["cer"].items()}
             rows |= {f"cloned, reference in {LANGUAGES[of]}": rates for of, rates in cloning["cer"].items()}
             lines += [_row(name, [_percent(rates[code]) for code in LANGUAGES]) for name, rates in rows.items()]
+        if "joined" in run:
+            count, rates = run["joined"]["trials"], run["joined"]["cer"]
+            said = ", ".join(f"{LANGUAGES[code]} {_percent(rate)}" for code, rate in rates.items())
+            lines += ["", f"- **Two sentences in one text** ({count} pairs): {said} of the characters wrong."]
         lines += [
-            "",
+            *([] if "joined" in run else [""]),
             f'- **Design**: "female, high pitch" is higher than "male, low pitch" in {_percent(design["right"])} of',
             f"  {design['trials']} trials (medians {_hz(design['high_hz'])} and {_hz(design['low_hz'])}).",
             f"- **Cloning**: of eight speakers the nearest is the reference's in {_percent(cloning['right'])} of",
