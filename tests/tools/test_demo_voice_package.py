@@ -139,7 +139,8 @@ def test_other_voices_are_shown_as_the_judge_read_them(card: Path, tmp_path: Pat
         "Character error rate in other voices than the default one (16 steps, turbo, fp32, CPU):",
         '| "female, high pitch" | 2.0 % | 13.0 % | 0.0 % |',
         "| cloned, reference in Korean | 30.0 % | 20.0 % | 40.0 % |",
-        "- **Two sentences in one text** (40 pairs): English 43.0 %, Korean 60.0 %, Chinese 57.0 % of the characters wrong.",
+        "- **Two sentences in one text** (40 pairs): "
+        "English 43.0 %, Korean 60.0 %, Chinese 57.0 % of the characters wrong.",
         "  40 trials (medians 250 Hz and 82 Hz).",
     ):
         assert line in lines, line
