@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 import omnivoice_triton
 from omnivoice_triton import MODES
+from omnivoice_triton.checkpoint import demo
 from omnivoice_triton.ui import commands, words
 from omnivoice_triton.ui.words import Words
 
@@ -99,6 +100,26 @@ def test_other_languages(app: AppTest, code: str) -> None:
     assert app.tabs[1].label == texts("tab_inference")
     assert app.text_area(key=f"text-{code}").value == words.SENTENCES[code]
     assert app.button(key="say").label == texts("say_it")
+    assert app.selectbox(key=f"spoken-{code}").value == {"ko": "Korean", "zh": "Chinese"}[code]
+
+
+def test_a_change_of_language_loses_no_choice(app: AppTest) -> None:
+    for code in ("ko", "zh", "en"):
+        app.selectbox(key="language").set_value(code).run()
+        assert app.multiselect(key=f"tiers-{code}").value == [1, 2, 3]
+        assert app.radio(key=f"voice-{code}").value == "auto"
+        assert not app.button(key="verify").disabled
+
+
+@pytest.mark.parametrize("code", list(words.LANGUAGES))
+def test_the_demo_voice_starts_with_a_sentence_it_can_say(doctor: dict[str, Any], code: str) -> None:
+    doctor["model"] |= {"name": "demo", "weights": "trained-demo"}
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at.selectbox(key="language").set_value(code).run()
+    text = at.text_area(key=f"text-{code}").value
+    folder = demo.packaged_demo()
+    assert folder is not None
+    assert {"language": code, "text": text} in json.loads((folder / demo.SENTENCES).read_text(encoding="utf-8"))
 
 
 def test_a_sentence_in_two_modes(app: AppTest) -> None:
@@ -117,7 +138,7 @@ def test_a_sentence_in_two_modes(app: AppTest) -> None:
 
 
 def test_a_designed_voice_and_what_is_missing(app: AppTest) -> None:
-    app.radio(key="voice").set_value("design").run()
+    app.radio(key="voice-en").set_value("design").run()
     app.text_input(key="instruct").set_value(" ")
     press(app, "say")
     assert [warning.value for warning in app.warning] == ["Describe the voice."]
@@ -132,7 +153,7 @@ def test_a_designed_voice_and_what_is_missing(app: AppTest) -> None:
 
 
 def test_an_upload_that_is_no_audio(app: AppTest) -> None:
-    app.radio(key="voice").set_value("clone").run()
+    app.radio(key="voice-en").set_value("clone").run()
     press(app, "say")
     assert "Upload or record a reference" in app.warning[0].value
     app.file_uploader(key="upload").set_value(("notes.txt", b"these are not samples", "text/plain")).run()
@@ -143,7 +164,7 @@ def test_an_upload_that_is_no_audio(app: AppTest) -> None:
 
 
 def test_a_cloned_voice(app: AppTest) -> None:
-    app.radio(key="voice").set_value("clone").run()
+    app.radio(key="voice-en").set_value("clone").run()
     app.multiselect(key="modes").set_value(["base"])
     app.file_uploader(key="upload").set_value(("me.wav", recording(), "audio/wav"))
     app.number_input(key="steps").set_value(2)
@@ -203,7 +224,7 @@ def test_verification_shows_its_verdict(app: AppTest, monkeypatch: pytest.Monkey
         return report_of(passed)
 
     monkeypatch.setattr(commands, "verify", verify)
-    app.multiselect(key="tiers").set_value([1])
+    app.multiselect(key="tiers-en").set_value([1])
     press(app, "verify")
     assert seen == [["--tier", "1", "--sentences", "2"]]
     assert [box.value for box in app.success] == (["PASS"] if passed else [])

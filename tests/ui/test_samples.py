@@ -108,9 +108,9 @@ def test_modes_stand_side_by_side(app: AppTest, tmp_path: Path) -> None:
     assert not app.warning
     order = [value.strip("*") for value in said if value.startswith("**")]
     assert order == ["base", "turbo"] * 6
-    app.selectbox(key="sample-language").set_value("ko").run()
+    app.selectbox(key="sample-language-en").set_value("ko").run()
     assert len(app.get("audio")) == 3 * 2 + 1
-    app.selectbox(key="sample-voice").set_value("auto").run()
+    app.selectbox(key="sample-voice-en").set_value("auto").run()
     assert len(app.get("audio")) == 2
 
 

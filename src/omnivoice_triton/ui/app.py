@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from omnivoice_triton.ui import benchmarks, commands, files, inference, overview, samples, verification
-from omnivoice_triton.ui.state import Page
+from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page
 from omnivoice_triton.ui.words import LANGUAGES, Words
 
 TABS = {
@@ -46,10 +46,9 @@ def main() -> None:
         st.error(str(error))
         return
     page = Page(words, model, results.strip(), sounds.strip(), report)
-    weights = "" if model else str(report["model"]["weights"])
-    if weights.startswith("random"):
+    if page.weights.startswith("random"):
         st.caption(words("noise"))
-    elif weights == "trained-demo":
+    elif page.weights == DEMO_WEIGHTS:
         st.caption(words("demo_voice"))
     for tab, draw in zip(st.tabs([words(f"tab_{name}") for name in TABS]), TABS.values(), strict=True):
         with tab:

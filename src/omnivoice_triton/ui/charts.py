@@ -13,6 +13,8 @@ Samples = npt.NDArray[np.float32]
 
 POINTS = 1200
 """Of a waveform: about two a pixel."""
+NO_BUTTONS = {"displayModeBar": False}
+"""For figures of sound: Plotly's buttons would lie over a third of so low a one."""
 WINDOW, FLOOR_DB = 1024, -80.0
 
 

@@ -11,8 +11,8 @@ import streamlit as st
 from omnivoice_triton import InputError, OmniVoiceTritonError, Speech
 from omnivoice_triton.ui import charts
 from omnivoice_triton.ui.runners import Runners, read_upload
-from omnivoice_triton.ui.state import Page
-from omnivoice_triton.ui.words import SENTENCES
+from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page
+from omnivoice_triton.ui.words import DEMO_SENTENCES, SENTENCES
 
 SPOKEN = {"en": "English", "ko": "Korean", "zh": "Chinese", "ja": "Japanese", "de": "German", "fr": "French"}
 VOICES = ("auto", "clone", "design")
@@ -30,15 +30,16 @@ def draw(page: Page) -> None:
     words = page.words
     preferred = [mode for mode in PREFERRED if mode in page.usable] or page.usable[:1]
     modes = st.multiselect(words("modes"), page.usable, default=preferred, key="modes")
-    text = st.text_area(words("text"), SENTENCES[words.code], key=f"text-{words.code}")
+    start = DEMO_SENTENCES if page.weights == DEMO_WEIGHTS else SENTENCES
+    text = st.text_area(words("text"), start[words.code], key=page.key("text"))
     left, right = st.columns(2)
     # The model's own guess comes first only where nobody has said what language this is.
     names = [SPOKEN[words.code], *(name for name in SPOKEN.values() if name != SPOKEN[words.code]), None]
     language = left.selectbox(
-        words("spoken_language"), names, format_func=lambda name: name or words("model_decides"), key="spoken"
+        words("spoken_language"), names, format_func=lambda name: name or words("model_decides"), key=page.key("spoken")
     )
     voice = right.radio(
-        words("voice"), VOICES, format_func=lambda kind: words(f"voice_{kind}"), horizontal=True, key="voice"
+        words("voice"), VOICES, format_func=lambda kind: words(f"voice_{kind}"), horizontal=True, key=page.key("voice")
     )
     keywords: dict[str, Any] = {"language": language}
     complaint, reference = _voice(page, voice, keywords)
@@ -153,6 +154,7 @@ def _show(page: Page, said: list[tuple[str, Any]]) -> None:
             figures[0].metric(words("audio_seconds"), f"{result.audio_s:.2f} s")
             figures[1].metric(words("vram"), f"{result.peak_vram_gb:.2f} GiB" if result.peak_vram_gb else "-")
             st.caption(words("waveform"))
-            st.plotly_chart(charts.waveform(result.audio, result.sample_rate), key=f"wave-{mode}")
+            sound = (result.audio, result.sample_rate)
+            st.plotly_chart(charts.waveform(*sound), key=f"wave-{mode}", config=charts.NO_BUTTONS)
             st.caption(words("spectrogram"))
-            st.plotly_chart(charts.spectrogram(result.audio, result.sample_rate), key=f"spec-{mode}")
+            st.plotly_chart(charts.spectrogram(*sound), key=f"spec-{mode}", config=charts.NO_BUTTONS)

@@ -28,8 +28,8 @@ def draw(page: Page) -> None:
     left, right = st.columns(2)
     languages = list(dict.fromkeys(str(entry.get("language", "")) for entry in entries))
     voices = list(dict.fromkeys(str(entry.get("voice", "")) for entry in entries))
-    language = left.selectbox(words("spoken_language"), [words("all"), *languages], key="sample-language")
-    voice = right.selectbox(words("voice"), [words("all"), *voices], key="sample-voice")
+    language = left.selectbox(words("spoken_language"), [words("all"), *languages], key=page.key("sample-language"))
+    voice = right.selectbox(words("voice"), [words("all"), *voices], key=page.key("sample-voice"))
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for entry in entries:
         key = (str(entry.get("language", "")), str(entry.get("voice", "")), str(entry.get("text", "")))

@@ -7,6 +7,9 @@ from typing import Any
 
 from omnivoice_triton.ui.words import Words
 
+DEMO_WEIGHTS = "trained-demo"
+"""What the doctor calls those of the demo voice."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -19,6 +22,15 @@ class Page:
     samples: str
     doctor: dict[str, Any]
     """What `omnivoice-triton doctor --json` says."""
+
+    @property
+    def weights(self) -> str:
+        """Kind of the default model's weights; empty if another one is named."""
+        return "" if self.model else str(self.doctor["model"]["weights"])
+
+    def key(self, name: str) -> str:
+        """Key of a widget whose labels are translated: Streamlit drops a choice whose label is gone."""
+        return f"{name}-{self.words.code}"
 
     @property
     def usable(self) -> list[str]:

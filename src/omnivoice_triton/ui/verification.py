@@ -19,7 +19,7 @@ def draw(page: Page) -> None:
     words = page.words
     left, right = st.columns(2)
     tiers = left.multiselect(
-        words("tiers"), TIERS, default=list(TIERS), format_func=lambda n: words(f"tier_{n}"), key="tiers"
+        words("tiers"), TIERS, default=list(TIERS), format_func=lambda n: words(f"tier_{n}"), key=page.key("tiers")
     )
     sentences = int(right.number_input(words("sentences"), 1, 16, 2, key="sentences"))
     if st.button(words("run_verification"), type="primary", disabled=not tiers, key="verify"):
@@ -83,9 +83,11 @@ def _show(page: Page, report: dict[str, Any]) -> None:
 def _committed(page: Page, name: str, document: dict[str, Any]) -> None:
     words = page.words
     rows = document["results"]
-    failed = sum(row.get("passed") is not True for row in rows)
-    verdict = words("not_passed" if failed else "passed")
+    # A row of a whole verification is a tier of many checks.
+    failed = sum(int(row.get("failed", row.get("passed") is not True)) for row in rows)
+    checks = sum(int(row.get("checks", 1)) for row in rows)
+    verdict = words("passed" if all(row.get("passed") is True for row in rows) else "not_passed")
     environment = document["environment"]
-    title = f"{name}: {verdict}, {len(rows)} {words('checks')}, {failed} {words('failed')}"
+    title = f"{name}: {verdict}, {checks} {words('checks')}, {failed} {words('failed')}"
     with st.expander(f"{title} · {files.device_of(document)}, {environment['date_utc'][:10]}"):
         st.dataframe(files.flat_rows(document), hide_index=True, width="stretch", key=f"committed-{name}")

@@ -211,6 +211,12 @@ SENTENCES = {
     "zh": "你好，欢迎使用全能语音合成系统。",
 }
 """What the text box starts with."""
+DEMO_SENTENCES = {
+    "en": "The train leaves at twelve ten in August.",
+    "ko": "기차는 한 시 십팔 분에 출발합니다.",
+    "zh": "火车下午八点十六分出发。",
+}
+"""The same for the demo voice: of its vocabulary, but nothing that it was trained on."""
 
 
 class Words:
