@@ -142,8 +142,13 @@ def test_other_voices_are_shown_as_the_judge_read_them(card: Path, tmp_path: Pat
         "- **Two sentences in one text** (40 pairs): "
         "English 43.0 %, Korean 60.0 %, Chinese 57.0 % of the characters wrong.",
         "  40 trials (medians 250 Hz and 82 Hz).",
+        "| 16 steps, base, 2 threads, 10 sentences one at a time | 2.00x | 4.00x | 6.00x |",
     ):
         assert line in lines, line
+    speed = write(tmp_path / "speed.json", evaluation("cpu", sentences=20))
+    assert figures.main([str(gpu), str(cpu), str(speed)]) == 0
+    assert "10 sentences one at a time" not in card.read_text()
+    assert "20 sentences one at a time" in card.read_text()
     assert figures.main(["--curves", str(tmp_path / "none.png")]) == 2
 
 
