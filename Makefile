@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 READY := $(VENV)/.ready
-TEXT ?= Hello, I am the demo voice, and this is a test.
+TEXT ?= The train leaves at seven, and the coffee is hot.
 RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
