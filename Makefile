@@ -8,7 +8,7 @@ TEXT ?= The train leaves at seven, and the coffee is hot.
 RESULTS ?= bench/results
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ui setup lock lint types test-gpu test-parity verify smoke-test sanitize \
+.PHONY: help demo test ui setup lock lint types test-gpu test-browser test-parity verify smoke-test sanitize \
 	bench bench-kernels bench-speed bench-turbo soak generate-samples docs clean
 
 help: ## list the targets
@@ -56,6 +56,9 @@ GPU_READY := $(if $(filter $(BIN)/python,$(PY)),$(READY))
 
 test-gpu: $(GPU_READY) ## every test, kernels compiled: needs a GPU
 	$(PY) -m pytest -q -n $(GPU_JOBS) --results $(RESULTS)/test-gpu.json
+
+test-browser: $(READY) ## the dashboard in Chromium: needs chromium and chromium-driver
+	$(BIN)/python -m pytest -q -m browser tests/ui/test_browser.py
 
 test-parity: $(GPU_READY) ## tier 2: hidden states and logits of each mode against base
 	$(PY) -m omnivoice_triton.verify.parity --json $(RESULTS)/parity.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -47,11 +48,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     write_json(path, "tests", None, {**counts, "failures": failed, "results": dict(sorted(files.items()))})
 
 
+def _has_browser() -> bool:
+    from tools.browser import chromium
+
+    return chromium() is not None and all(find_spec(name) for name in ("streamlit", "plotly"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect GPU tests where there is none: they are listed as deselected, never as passed or skipped."""
-    if HAS_GPU:
-        return
-    gpu = [item for item in items if item.get_closest_marker("gpu")]
-    if gpu:
-        config.hook.pytest_deselected(items=gpu)
-        items[:] = [item for item in items if item not in gpu]
+    """Deselect tests of what isn't here (a GPU, a browser): listed as deselected, never as passed or skipped."""
+    absent = [name for name, here in (("gpu", HAS_GPU), ("browser", _has_browser())) if not here]
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -242,7 +242,7 @@ class Visit:
 
     def voice(self, number: int) -> None:
         """Choose the kind of voice at a place, from 0, in the tab that is open."""
-        self.window.press(self.window.find(".st-key-voice label:has(input)")[number])
+        self.window.press(self.window.find('[class*="st-key-voice-"] label:has(input)')[number])
         self.settle()
 
     def exceptions(self) -> list[str]:

@@ -43,6 +43,7 @@ NOT_RUN = {
     "make setup": INSTALLS,
     "make lint": OF_TESTS,
     "make types": OF_TESTS,
+    "make test-browser": OF_TESTS,
     "make docs": OF_TESTS,  # test_pages builds the site
     "make ui": SERVES,
     "make verify": NEEDS_GPU,

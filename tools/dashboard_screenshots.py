@@ -1,0 +1,80 @@
+"""Take the screenshots of docs/images/dashboard-*.png: the demo voice on the CPU, in Chromium.
+
+python -m tools.dashboard_screenshots [--samples DIR] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.browser import Visit, browser, dashboard, wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 1200
+OVERVIEW, INFERENCE, BENCHMARKS, VERIFICATION, SAMPLES = range(5)
+MOST_BYTES = 200_000
+
+
+def take(visit: Visit, path: Path, height: int) -> None:
+    """One picture, of a window so high, of a page at rest."""
+    visit.window.resize(WIDTH, height)
+    visit.settle()
+    time.sleep(1.5)  # charts draw themselves anew
+    if visit.exceptions():
+        raise RuntimeError(f"{path.name}: {visit.exceptions()[0]}")
+    picture = visit.window.screenshot()
+    if len(picture) > MOST_BYTES:
+        raise RuntimeError(f"{path.name}: {len(picture)} bytes, more than {MOST_BYTES}")
+    path.write_bytes(picture)
+    print(f"{path.name}: {len(picture)} bytes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """All of them."""
+    parser = argparse.ArgumentParser(description="Screenshots of the dashboard for the docs.")
+    parser.add_argument("--samples", type=Path, help="folder of samples (default: the checkout's)")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images", help="default: %(default)s")
+    options = parser.parse_args(argv)
+    flags = [] if options.samples is None else ["--samples", str(options.samples)]
+
+    def path(name: str) -> Path:
+        return options.out / f"dashboard-{name}.png"
+
+    with dashboard(*flags) as address, browser(WIDTH, 1000) as window:
+        visit = Visit(window, address)
+        take(visit, path("overview"), 950)
+        visit.tab(INFERENCE)
+        window.click(".st-key-say button")
+        # Twice: the second time is without the loading of the model.
+        for _ in range(2):
+            wait_until("players", lambda: len(window.find("audio")) == 2, 180)
+            visit.settle()
+            window.click(".st-key-say button")
+            time.sleep(1)
+        wait_until("players", lambda: len(window.find("audio")) == 2, 180)
+        take(visit, path("inference"), 1350)
+        for name, tab, height in (("benchmarks", BENCHMARKS, 1300), ("verification", VERIFICATION, 900)):
+            visit.tab(tab)
+            take(visit, path(name), height)
+        visit.tab(SAMPLES)
+        take(visit, path("samples"), 1000)
+        visit.tab(INFERENCE)
+        visit.voice(1)
+        with tempfile.TemporaryDirectory() as folder:
+            notes = Path(folder) / "notes.txt"
+            notes.write_text("these are not samples", encoding="utf-8")
+            window.type(".st-key-upload input[type=file]", str(notes))
+            wait_until("an answer", lambda: window.texts(".stAlert"), 30)
+            take(visit, path("upload-error"), 950)
+        visit = Visit(window, address)
+        visit.speak("한국어")
+        take(visit, path("overview-ko"), 950)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
