@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -29,15 +29,6 @@ CHECKPOINT, JUDGE = demo.DATA / "demo", demo.DATA / "judge"
 MAX_CER = 0.25
 """Of a handful of sentences at 16 steps; the model card has the figures of all of them."""
 STEPS = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_threads() -> Iterator[None]:
-    """Elsewhere one is best; this model is large enough for two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
 
 
 def sentences(each: int) -> list[Sentence]:
