@@ -148,8 +148,9 @@ class Browser:
         return [str(text) for text in self.run(script, css)]
 
     def resize(self, width: int, height: int) -> None:
-        """Set the window's size in pixels."""
-        self._ask("POST", "window/rect", {"width": width, "height": height})
+        """Set the size of what can be seen of a page, in pixels: the window is larger by its frame."""
+        frame_x, frame_y = self.run("return [outerWidth - innerWidth, outerHeight - innerHeight]")
+        self._ask("POST", "window/rect", {"width": width + frame_x, "height": height + frame_y})
 
     def screenshot(self) -> bytes:
         """The window as PNG."""
@@ -246,5 +247,5 @@ class Visit:
         self.settle()
 
     def exceptions(self) -> list[str]:
-        """Every exception's box: of the tab that is open, and outside of tabs."""
+        """Every exception's box, in sight or not."""
         return self.window.texts('[data-testid="stException"]')

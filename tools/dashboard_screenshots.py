@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.browser import Visit, browser, dashboard, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH = 1200
+WIDTH = 1400
 OVERVIEW, INFERENCE, BENCHMARKS, VERIFICATION, SAMPLES = range(5)
 MOST_BYTES = 200_000
 
@@ -48,16 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         visit = Visit(window, address)
         take(visit, path("overview"), 950)
         visit.tab(INFERENCE)
-        window.click(".st-key-say button")
-        # Twice: the second time is without the loading of the model.
-        for _ in range(2):
-            wait_until("players", lambda: len(window.find("audio")) == 2, 180)
-            visit.settle()
+        for _ in range(2):  # the second time is without the loading of the models
             window.click(".st-key-say button")
-            time.sleep(1)
-        wait_until("players", lambda: len(window.find("audio")) == 2, 180)
-        take(visit, path("inference"), 1350)
-        for name, tab, height in (("benchmarks", BENCHMARKS, 1300), ("verification", VERIFICATION, 900)):
+            time.sleep(2)
+            visit.settle()
+            wait_until("players", lambda: len(window.find('[role="tabpanel"] audio')) == 2, 30)
+        take(visit, path("inference"), 1450)
+        for name, tab, height in (("benchmarks", BENCHMARKS, 1260), ("verification", VERIFICATION, 900)):
             visit.tab(tab)
             take(visit, path(name), height)
         visit.tab(SAMPLES)
@@ -69,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             notes.write_text("these are not samples", encoding="utf-8")
             window.type(".st-key-upload input[type=file]", str(notes))
             wait_until("an answer", lambda: window.texts(".stAlert"), 30)
-            take(visit, path("upload-error"), 950)
+            take(visit, path("upload-error"), 1020)
+            bottom = "return document.querySelector('.stAlert').getBoundingClientRect().bottom - innerHeight"
+            if window.run(bottom) > 0:
+                raise RuntimeError("the answer to a bad upload lies below the picture")
         visit = Visit(window, address)
         visit.speak("한국어")
         take(visit, path("overview-ko"), 950)
