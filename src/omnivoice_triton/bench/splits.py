@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
-from omnivoice_triton.bench.turbo_cases import SPLIT_PARTS, replaced, split, turbo_of
+from omnivoice_triton.bench.turbo_cases import medians, replaced, split, turbo_of, with_rest
 from omnivoice_triton.speech import InputError
 
 Synchronize = Callable[[], None]
@@ -99,12 +98,8 @@ def upstream_split(
             total = generate(seed)
         if marks.prepared is None or marks.decoded is None or set(marks.spent) != {"codec", "post"}:
             raise InputError("generate() did not run upstream's parts: the split means nothing")
-        parts = {"lm_ms": 1000.0 * (marks.decoded - marks.prepared)}
-        parts |= {f"{part}_ms": 1000.0 * marks.spent[part] for part in ("codec", "post")}
-        seen.append({**parts, "host_ms": total - sum(parts.values()), "split_total_ms": total})
-    if not seen:
-        raise InputError("nothing was measured")
-    return {name: median(figures[name] for figures in seen) for name in seen[0]}
+        seen.append(with_rest({"lm": marks.decoded - marks.prepared, **marks.spent}, total))
+    return medians(seen)
 
 
 def split_of(
@@ -124,4 +119,4 @@ def split_of(
     return {**parts, "steps_per_s": 1000.0 * steps / parts["lm_ms"]}
 
 
-__all__ = ["SPLIT_PARTS", "split_of", "upstream_split"]
+__all__ = ["split_of", "upstream_split"]

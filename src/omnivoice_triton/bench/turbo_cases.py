@@ -143,8 +143,22 @@ def split(
         missing = [part for part in SPLIT_PARTS if part not in spent]
         if missing:
             raise InputError(f"turbo did not run its {missing[0]}: the split means nothing")
-        parts = {f"{part}_ms": 1000.0 * spent[part] for part in SPLIT_PARTS}
-        seen.append({**parts, "host_ms": total - sum(parts.values()), "split_total_ms": total})
+        seen.append(with_rest(spent, total))
+    return medians(seen)
+
+
+def with_rest(spent_s: Mapping[str, float], total_ms: float) -> dict[str, float]:
+    """One call's parts in ms, what is left of it as the host's, and the whole."""
+    parts = {f"{part}_ms": 1000.0 * spent_s[part] for part in SPLIT_PARTS}
+    return {**parts, "host_ms": total_ms - sum(parts.values()), "split_total_ms": total_ms}
+
+
+def medians(seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure over several calls.
+
+    Raises:
+        InputError: no call.
+    """
     if not seen:
         raise InputError("nothing was measured")
     return {name: median(figures[name] for figures in seen) for name in seen[0]}
