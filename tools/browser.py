@@ -247,5 +247,5 @@ class Visit:
         self.settle()
 
     def exceptions(self) -> list[str]:
-        """Every exception's box, in sight or not."""
-        return self.window.texts('[data-testid="stException"]')
+        """Every exception's box and the word of every tab that failed, in sight or not."""
+        return self.window.texts('[data-testid="stException"], [class*="st-key-broken-"]')

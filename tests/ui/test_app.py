@@ -24,6 +24,7 @@ from omnivoice_triton.ui.words import Words
 
 APP = Path(omnivoice_triton.__file__).parent / "ui" / "app.py"
 ROOT = Path(__file__).resolve().parents[2]
+GPU_ONLY = "it needs an NVIDIA GPU, not device cpu: use mode base"
 
 
 def report_of(passed: bool) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "auto": "base",
         "model": {"name": "built-in", "weights": "random-tiny", "problem": None},
     }  # fmt: skip
-    monkeypatch.setattr(commands, "doctor", lambda: report)
+    monkeypatch.setattr(commands, "doctor", lambda model: report)
     st.cache_data.clear()
     return report
 
@@ -127,14 +128,61 @@ def test_a_sentence_in_two_modes(app: AppTest) -> None:
     app.number_input(key="seconds").set_value(1.0)
     press(app, "say")
     said = app.session_state["said"]
-    assert [mode for mode, _ in said] == ["base", "turbo"]
-    for mode, speech in said:
-        assert speech.mode == mode
+    assert [one.mode for one in said] == ["base", "turbo"]
+    for one in said:
+        speech = one.speech
+        assert speech.mode == one.mode
         assert 1.0 <= speech.audio_s <= 1.5
         assert np.abs(speech.audio).max() > 0.01
     assert len(app.get("audio")) == 2
     assert [metric.label for metric in app.metric].count("times real time") == 2
+    assert [metric.value for metric in app.metric if metric.label == "tokens equal to base"] == [
+        "100.0%",
+        f"{said[1].equal:.1%}",
+    ]
+    assert said[1].equal > 0.5, "the same noise"
+    assert [one.first for one in said] == [True, True]
     assert not app.error
+    app.checkbox(key="same-noise").set_value(False)
+    press(app, "say")
+    said = app.session_state["said"]
+    assert [one.equal for one in said] == [None, None]
+    assert [one.first for one in said] == [False, True], "base is loaded still; turbo with another noise is another"
+    assert [m.value for m in app.metric if m.label == "tokens equal to base"] == ["-", "-"]
+    app.text_area(key="text-en").set_value("  ")
+    press(app, "say")
+    assert [warning.value for warning in app.warning] == ["Give a text."]
+    assert "said" not in app.session_state, "no old result below a complaint"
+
+
+def test_modes_that_cannot_run_are_named_and_break_nothing(doctor: dict[str, Any]) -> None:
+    doctor["modes"]["faster"]["why"] = doctor["modes"]["hybrid"]["why"] = GPU_ONLY
+    doctor["modes"]["hybrid"]["runs"] = True  # the doctor is wrong: it looked minutes ago
+    at = AppTest.from_file(str(APP), default_timeout=120).run()
+    assert any(c.value.startswith("Can't run here: faster (it needs an NVIDIA GPU") for c in at.caption)
+    at.multiselect(key="modes").set_value(["hybrid", "base"])
+    at.number_input(key="steps").set_value(2)
+    at.number_input(key="seconds").set_value(0.6)
+    press(at, "say")
+    assert [error.value for error in at.error] == [
+        "mode hybrid can't run here: it needs an NVIDIA GPU, not device cpu: use mode base"
+    ]
+    assert len(at.get("audio")) == 1
+
+
+def test_what_a_mode_breaks_on_is_one_line(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnivoice_triton.ui.tokens.agreement", lambda *chunks: 1 / 0)
+    press(app, "say")
+    (error,) = app.error
+    assert error.value.startswith("This tab failed: ZeroDivisionError: division by zero")
+    assert "\n" not in error.value
+    monkeypatch.undo()
+    monkeypatch.setattr("omnivoice_triton.ui.spoken.peak_gib", lambda runner: {}["gone\nmissing"])
+    app.multiselect(key="modes").set_value(["base"])
+    press(app, "say")
+    assert [error.value for error in app.error] == [
+        "base failed: KeyError: 'gone\\nmissing' (the terminal has the whole message)"
+    ]
 
 
 def test_a_designed_voice_and_what_is_missing(app: AppTest) -> None:
@@ -173,7 +221,7 @@ def test_a_cloned_voice(app: AppTest) -> None:
     assert [warning.value for warning in app.warning] == ["Write what is said in the recording."]
     app.text_input(key="transcript").set_value("A tone.")
     press(app, "say")
-    assert app.session_state["said"][0][1].audio_s > 0.5
+    assert app.session_state["said"][0].speech.audio_s > 0.5
     assert any("1.0 s at 24000 Hz" in caption.value for caption in app.caption)
 
 
@@ -229,7 +277,7 @@ def test_verification_shows_its_verdict(app: AppTest, monkeypatch: pytest.Monkey
     assert seen == [["--tier", "1", "--sentences", "2"]]
     assert [box.value for box in app.success] == (["PASS"] if passed else [])
     assert ("FAIL" in [box.value for box in app.error]) is not passed
-    metrics = {metric.label: metric.value for metric in app.metric}
+    metrics = {metric.label: metric.value for metric in reversed(app.metric)}  # committed reports come after the run
     assert metrics["checks"] == "1"
     assert metrics["failed"] == str(int(not passed))
 
@@ -245,7 +293,7 @@ def test_a_verification_that_breaks(app: AppTest, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_doctor_that_fails_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> dict[str, Any]:
+    def broken(model: str) -> dict[str, Any]:
         raise commands.CommandFailed("torch can't be imported")
 
     monkeypatch.setattr(commands, "doctor", broken)

@@ -86,7 +86,7 @@ def test_spectrogram_finds_a_tone() -> None:
 
 def test_bars_show_the_range() -> None:
     rows = [{"case": "a", "median": 10.0, "p5": 8.0, "p95": 15.0}]
-    bar = charts.bars({"turbo": rows}, "case", "ms").data[0]
+    bar = charts.bars([charts.Bars("turbo", rows, "turbo")], "case", "ms").data[0]
     assert (bar.error_y.array[0], bar.error_y.arrayminus[0]) == (5.0, 2.0)
 
 
@@ -145,7 +145,7 @@ def test_the_least_recently_used_runner_goes() -> None:
         with runners.borrow(mode, ""):
             pass
     assert events == ["load base", "load turbo", "unload turbo", "load triton"]
-    assert [mode for mode, _ in runners.loaded] == ["base", "triton"]
+    assert [mode for mode, _, _ in runners.loaded] == ["base", "triton"]
 
 
 def test_an_upload_is_named_as_the_user_names_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import streamlit as st
@@ -19,10 +20,23 @@ TABS = {
 }
 
 
+logger = logging.getLogger(__name__)
+
+# Figures and names are never cut: they wrap, whatever the width of the window.
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding-top: 3.5rem; }
+[data-testid="stMetricValue"], [data-testid="stMetricValue"] * {
+  font-size: 1.5rem; line-height: 1.25; white-space: normal; overflow: visible; overflow-wrap: anywhere;
+}
+</style>"""
+# Korean breaks between words, where browsers would break within them.
+STYLES = {"ko": '<style>[data-testid="stMarkdownContainer"] { word-break: keep-all; }</style>'}
+
+
 @st.cache_data(ttl=300, show_spinner=False)
-def examined() -> dict[str, Any]:
+def examined(model: str) -> dict[str, Any]:
     """The doctor's report: it takes seconds, and machines change seldom."""
-    return commands.doctor()
+    return commands.doctor(model)
 
 
 def main() -> None:
@@ -39,9 +53,11 @@ def main() -> None:
         )
         recorded = files.default_folder(files.SAMPLES_VARIABLE, "assets", "audio_samples")
         sounds = st.text_input(words("samples_folder"), recorded, key="samples")
+    st.html(STYLE + STYLES.get(code, ""))
     st.title(words("title"))
     try:
-        report = examined()
+        with st.spinner(words("examining")):
+            report = examined(model)
     except commands.CommandFailed as error:
         st.error(str(error))
         return
@@ -52,7 +68,12 @@ def main() -> None:
         st.caption(words("demo_voice"))
     for tab, draw in zip(st.tabs([words(f"tab_{name}") for name in TABS]), TABS.values(), strict=True):
         with tab:
-            draw(page)
+            try:
+                draw(page)
+            except Exception as error:  # a fault of ours: the other tabs still work, and the log has all of it
+                logger.exception("tab")
+                with st.container(key=f"broken-{draw.__module__.rpartition('.')[2]}"):
+                    st.error(words("tab_broke", why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
 
 
 main()

@@ -9,8 +9,6 @@ import streamlit as st
 from omnivoice_triton.ui import charts, commands, files
 from omnivoice_triton.ui.state import Page
 
-DRAWN = ("speed", "turbo", "kernels")
-
 
 def draw(page: Page) -> None:
     """The tab."""
@@ -18,19 +16,26 @@ def draw(page: Page) -> None:
     documents, unusable = files.load_folder(page.results)
     for uploaded in st.file_uploader(words("add_results"), accept_multiple_files=True, key="add-results") or []:
         try:
-            documents[uploaded.name.removesuffix(".json")] = files.parse(uploaded.getvalue())
+            documents[_free(uploaded.name.removesuffix(".json"), documents)] = files.parse(uploaded.getvalue())
         except ValueError as error:
             unusable.append((uploaded.name, str(error)))
     for name, why in unusable:
-        st.error(words("bad_results", name=name, why=why))
+        st.error(words("bad_results", name=name, why=page.remark(why)))
     if not documents:
         st.info(words("no_results"))
         return
     drawable = sorted(
-        (name for name, document in documents.items() if document["kind"] in DRAWN),
-        key=lambda name: DRAWN.index(documents[name]["kind"]),
+        (name for name, document in documents.items() if document["kind"] in files.DRAWN),
+        key=lambda name: files.DRAWN.index(documents[name]["kind"]),
     ) or list(documents)
-    chosen = st.multiselect(words("result_files"), list(documents), default=drawable[:1], key="result-files")
+    chosen = st.multiselect(
+        words("result_files"),
+        list(documents),
+        default=drawable[:1],
+        format_func=lambda name: f"{name} · {files.device_of(documents[name])}",
+        help=words("compare_devices"),
+        key="result-files",
+    )
     kinds: dict[str, list[str]] = {}
     for name in chosen:
         kinds.setdefault(documents[name]["kind"], []).append(name)
@@ -40,21 +45,25 @@ def draw(page: Page) -> None:
     _compare(page, documents)
 
 
+def _free(name: str, taken: dict[str, Any]) -> str:
+    """`name`, numbered if a file of that name is there: one's own `speed` stands beside the committed one."""
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name} ({number})", number + 1
+    return free
+
+
 def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
     words = page.words
     for name, document in documents.items():
-        environment = document["environment"]
-        weights = f", {document['checkpoint']}" if "checkpoint" in document else ""
-        st.caption(f"{name}: {files.device_of(document)}, {environment['date_utc']}{weights}")
+        parts = [files.device_of(document), files.date_of(document), str(document.get("checkpoint") or "")]
+        st.caption(f"{name}: {', '.join(part for part in parts if part)}")
     dtypes = list(dict.fromkeys(dtype for document in documents.values() for dtype in files.dtypes_of(document)))
     dtype = st.radio(words("precision"), dtypes, horizontal=True, key=f"dtype-{kind}") if dtypes else ""
-    if kind in ("speed", "turbo"):
+    if kind == "kernels":
+        _kernels(page, documents, dtype)
+    elif kind in files.DRAWN:
         _latency(page, documents, dtype, kind)
-    elif kind == "kernels":
-        clocks = list(dict.fromkeys(clock for document in documents.values() for clock in files.clocks_of(document)))
-        clock = st.radio(words("clock"), clocks, horizontal=True, key="clock") if clocks else ""
-        series = {_series(documents, name): files.kernel_rows(d, dtype, clock) for name, d in documents.items()}
-        st.plotly_chart(charts.bars(series, "kernel", words("kernel_speedup")), key="chart-kernels")
     else:
         st.info(words("nothing_to_draw", kind=kind))
     with st.expander(words("figures")):
@@ -65,21 +74,61 @@ def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
 
 def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> None:
     words = page.words
-    series: dict[str, list[dict[str, Any]]] = {}
-    for name, document in documents.items():
-        for row in files.latency_rows(document, dtype):
-            label = row["mode"] if len(documents) == 1 else f"{row['mode']}, {_series(documents, name)}"
-            series.setdefault(label, []).append(row)
-    if series:
-        cases = list(dict.fromkeys(row["case"] for rows in series.values() for row in rows))
-        picked = st.multiselect(words("figures"), cases, default=cases[:4], key=f"cases-{kind}")
-        shown = {label: [row for row in rows if row["case"] in picked] for label, rows in series.items()}
-        st.plotly_chart(charts.bars(shown, "case", words("latency")), key=f"chart-{kind}")
+    metrics = [metric for metric in files.METRICS if any(metric in files.metrics_of(d) for d in documents.values())]
+    if metrics:
+        left, right = st.columns([1, 2])
+        metric = left.selectbox(
+            words("figure"), metrics, format_func=lambda name: words(f"metric_{name}"), key=page.key(f"metric-{kind}")
+        )
+        found = {name: files.latency_rows(document, dtype, metric) for name, document in documents.items()}
+        cases = list(dict.fromkeys(row["case"] for rows in found.values() for row in rows))
+        picked = right.multiselect(words("cases"), cases, default=cases[:4], key=f"cases-{kind}")
+        series = []
+        for number, (name, rows) in enumerate(found.items()):
+            for mode in dict.fromkeys(row["mode"] for row in rows):
+                label = mode if len(documents) == 1 else f"{mode}, {_series(documents, name)}"
+                mine = [row for row in rows if row["mode"] == mode and row["case"] in picked]
+                series.append(charts.Bars(label, mine, mode, number))
+        st.plotly_chart(charts.bars(series, "case", words(f"metric_{metric}"), picked), key=f"chart-{kind}")
     for name, document in documents.items():
         curves = files.throughput_curves(document, dtype)
         if curves:
             st.caption(_series(documents, name))
-            st.plotly_chart(charts.curves(curves, "batch", words("throughput")), key=f"throughput-{name}")
+            st.plotly_chart(charts.curves(curves, words("batch"), words("throughput")), key=f"throughput-{name}")
+
+
+def _kernels(page: Page, documents: dict[str, Any], dtype: str) -> None:
+    words = page.words
+    measures = list(dict.fromkeys(m for document in documents.values() for m in files.kernel_measures(document)))
+    if not measures:
+        st.info(words("nothing_to_draw", kind="kernels"))
+        return
+
+    def called(figure: str) -> str:
+        name, _, other = figure.partition(".")
+        return words(f"kernel_{name}", other=other)
+
+    left, right = st.columns([1, 2])
+    figure = left.selectbox(
+        words("figure"),
+        list(dict.fromkeys(figure for figure, _ in measures)),
+        format_func=called,
+        key=page.key("kernel-figure"),
+    )
+    clocks = [clock for name, clock in measures if name == figure]
+    clock = left.radio(words("clock"), clocks, horizontal=True, help=words("clock_help"), key="clock")
+    found = {name: files.kernel_rows(document, dtype, (figure, clock)) for name, document in documents.items()}
+    kernels = list(dict.fromkeys(row["kernel"] for rows in found.values() for row in rows))
+    picked = right.multiselect(words("kernels"), kernels, default=kernels, key="kernels")
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for name, rows in found.items():
+        for row in sorted(rows, key=lambda row: row["rows"]):
+            if row["kernel"] in picked:
+                label = row["kernel"] if len(documents) == 1 else f"{row['kernel']}, {_series(documents, name)}"
+                xs, ys = curves.setdefault(label, ([], []))
+                xs.append(row["rows"])
+                ys.append(row["median"])
+    st.plotly_chart(charts.curves(curves, words("rows"), called(figure)), key="chart-kernels")
 
 
 def _series(documents: dict[str, Any], name: str) -> str:
@@ -111,7 +160,7 @@ def _compare(page: Page, documents: dict[str, Any]) -> None:
         rows = [
             {
                 "": change["what"],
-                words("figures"): change["metric"],
+                words("figure"): change["metric"],
                 words("before"): change["before"]["median"],
                 words("after"): change["after"]["median"],
                 "x": round(change["ratio"], 3),

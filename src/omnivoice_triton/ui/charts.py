@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from omnivoice_triton.config import MODES
 
 Samples = npt.NDArray[np.float32]
 
@@ -16,6 +19,19 @@ POINTS = 1200
 NO_BUTTONS = {"displayModeBar": False}
 """For figures of sound: Plotly's buttons would lie over a third of so low a one."""
 WINDOW, FLOOR_DB = 1024, -80.0
+COLOURS = (
+    "#7f7f7f",
+    "#1f77b4",
+    "#17becf",
+    "#9467bd",
+    "#2ca02c",
+    "#bcbd22",
+    "#d62728",
+    "#ff7f0e",
+    "#8c564b",
+    "#e377c2",
+)  # of modes in their order, then others
+PATTERNS = ("", "/", ".", "x", "-")
 
 
 def _plain(figure: go.Figure, height: int) -> go.Figure:
@@ -57,33 +73,54 @@ def spectrogram(audio: Samples, rate: int) -> go.Figure:
     return _plain(figure, 180)
 
 
-def bars(series: Mapping[str, Sequence[Mapping[str, Any]]], x: str, title: str) -> go.Figure:
-    """Grouped bars of `median` over row[x], with lines from `p5` to `p95`; one colour a series."""
+@dataclass(frozen=True)
+class Bars:
+    """One series of `bars`."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    """`median`, and where they are known `p5` and `p95`."""
+    mode: str
+    """Chooses the colour: a mode has the same one in every chart and on every device."""
+    pattern: int = 0
+    """Of the document: devices differ in pattern."""
+
+
+def colour(mode: str) -> str:
+    """Of a mode, or of a third-party path."""
+    names = list(MODES)
+    # Not hash(), which differs from process to process.
+    number = names.index(mode) if mode in names else len(names) + sum(map(ord, mode))
+    return COLOURS[number % len(COLOURS)]
+
+
+def bars(series: Sequence[Bars], x: str, title: str, order: Sequence[str] = ()) -> go.Figure:
+    """Grouped bars of `median` over row[x], with lines from `p5` to `p95` where they are apart."""
     figure = go.Figure()
-    for name, rows in series.items():
-        medians = [row["median"] for row in rows]
+    for one in series:
+        medians = [row["median"] for row in one.rows]
+        above = [row.get("p95", m) - m for row, m in zip(one.rows, medians, strict=True)]
+        below = [m - row.get("p5", m) for row, m in zip(one.rows, medians, strict=True)]
+        spread = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
         figure.add_bar(
-            name=name,
-            x=[row[x] for row in rows],
+            name=one.name,
+            x=[row[x] for row in one.rows],
             y=medians,
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [row.get("p95", m) - m for row, m in zip(rows, medians, strict=True)],
-                "arrayminus": [m - row.get("p5", m) for row, m in zip(rows, medians, strict=True)],
-            },
+            error_y=spread if any(above) or any(below) else None,
+            marker={"color": colour(one.mode), "pattern": {"shape": PATTERNS[one.pattern % len(PATTERNS)]}},
         )
     figure.update_layout(barmode="group")
+    figure.update_xaxes(categoryorder="array", categoryarray=list(order)) if order else None
     figure.update_yaxes(title=title, rangemode="tozero")
     return _plain(figure, 420)
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str) -> go.Figure:
-    """Lines with points, x on a logarithmic axis of base 2."""
+    """Lines with points, x on a logarithmic axis, marked where there are points."""
     figure = go.Figure()
     for name, (xs, ys) in series.items():
         figure.add_scatter(name=name, x=list(xs), y=list(ys), mode="lines+markers")
-        figure.update_xaxes(type="log", dtick=np.log10(2))
-    figure.update_xaxes(title=x_title)
+    places = sorted({x for xs, _ in series.values() for x in xs})
+    figure.update_xaxes(title=x_title, type="log", tickvals=places, ticktext=[f"{x:g}" for x in places])
     figure.update_yaxes(title=y_title, rangemode="tozero")
-    return _plain(figure, 420)
+    return _plain(figure, 460)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
 
 PROGRAM = (sys.executable, "-m", "omnivoice_triton")
 PROGRESS_MARK = "progress "
@@ -18,9 +21,15 @@ class CommandFailed(RuntimeError):
     """A command ended without the result that was asked for; the message is its own."""
 
 
-def doctor() -> dict[str, Any]:
-    """What `omnivoice-triton doctor --json` says of this machine."""
-    done = subprocess.run([*PROGRAM, "doctor", "--json"], capture_output=True, text=True, check=False)
+def doctor(model: str = "") -> dict[str, Any]:
+    """What `omnivoice-triton doctor --json` says of this machine and of a model: a directory, a hub id, or the default.
+
+    Raises:
+        CommandFailed: it says nothing that can be read.
+    """
+    environment = {**os.environ, MODEL_VARIABLE: model} if model else None
+    command = [*PROGRAM, "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

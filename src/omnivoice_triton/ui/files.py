@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,20 @@ _CHECKOUT = Path(__file__).resolve().parents[3]
 
 Document = dict[str, Any]
 Row = dict[str, Any]
+Measure = tuple[str, str]
+"""Of kernels: a figure and the clock that it was taken by."""
+
+METRICS = ("median_ms", "speed_x", "rtf", "ratio_to_base", "peak_vram_mb", "joules_per_utterance")
+"""What can be drawn of a case said in a mode."""
+KERNEL_FIGURES = ("speedup", "triton_gb_per_s", "percent_of_copy", "percent_of_matmul")
+DRAWN = ("speed", "peers", "turbo", "kernels")
+"""Kinds that there are charts of."""
+VERDICTS = ("verify", "parity", "smoke", "sanitizer")
+"""Kinds whose rows pass or fail."""
+
+
+class Damaged(ValueError):
+    """A document lacks something, or has another kind of thing in its place; the message names it."""
 
 
 def default_folder(variable: str, *below: str) -> str:
@@ -39,7 +55,36 @@ def parse(text: str | bytes) -> Document:
         raise ValueError("no object with a kind")
     if not document.get("results") or not isinstance(document.get("environment"), dict):
         raise ValueError("no results, or no environment that they come from")
+    _try_out(document)
     return document
+
+
+def _try_out(document: Document) -> None:
+    """Take out of a document all that the page may, once: what is damaged is found here and not in the middle of it."""
+    try:
+        device_of(document), date_of(document), str(document.get("checkpoint"))
+        flat_rows(document)
+        if isinstance(document["results"], dict):
+            if document["kind"] in (*DRAWN, *VERDICTS):
+                raise Damaged("results")
+            return
+        for dtype in dtypes_of(document):
+            for metric in METRICS:
+                latency_rows(document, dtype, metric)
+            throughput_curves(document, dtype)
+        if document["kind"] == "kernels":
+            for dtype, measure in product(dtypes_of(document), kernel_measures(document)):
+                kernel_rows(document, dtype, measure)
+        if document["kind"] in VERDICTS:
+            verdict_of(document)
+        if document["kind"] == "verify":
+            for tier in document["results"]:
+                check_tier(tier)
+    except Damaged as error:
+        raise ValueError(f"damaged: {error} is missing or not of the kind it should be") from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        what = error.args[0] if isinstance(error, KeyError) else "results"
+        raise ValueError(f"damaged: {what} is missing or not of the kind it should be") from error
 
 
 def load_folder(folder: str) -> tuple[dict[str, Document], list[tuple[str, str]]]:
@@ -58,57 +103,130 @@ def load_folder(folder: str) -> tuple[dict[str, Document], list[tuple[str, str]]
 def device_of(document: Mapping[str, Any]) -> str:
     """What it was measured on."""
     gpus = document["environment"].get("gpus") or []
-    return str(gpus[0]["name"]) if gpus else str(document["environment"].get("cpu", {}).get("model") or "CPU")
+    if not isinstance(gpus, list):
+        raise Damaged("environment.gpus")
+    if gpus:
+        return str(gpus[0]["name"])
+    return str((document["environment"].get("cpu") or {}).get("model") or "CPU")
 
 
-def latency_rows(document: Mapping[str, Any], dtype: str) -> list[Row]:
-    """Rows of `speed` and of `turbo`'s cases as mode, case, median, p5, p95 (ms)."""
-    return [
-        {
-            "mode": row["mode"],
-            "case": row["case"],
-            "median": row["median_ms"],
-            "p5": row["p5_ms"],
-            "p95": row["p95_ms"],
-        }
-        for row in document["results"]
-        if row.get("dtype") == dtype and "case" in row and "median_ms" in row
-    ]
+def date_of(document: Mapping[str, Any]) -> str:
+    """The day it was measured on."""
+    return str(document["environment"].get("date_utc") or "")[:10]
 
 
-def kernel_rows(document: Mapping[str, Any], dtype: str, clock: str) -> list[Row]:
-    """Rows of `kernels`: times PyTorch eager, by kernel and shape."""
+def number(row: Mapping[str, Any], key: str) -> float:
+    """A figure.
+
+    Raises:
+        Damaged: there is none.
+    """
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Damaged(key)
+    return float(value)
+
+
+def latency_rows(document: Mapping[str, Any], dtype: str, metric: str = "median_ms") -> list[Row]:
+    """Rows of cases said in modes as mode, case, median, p5, p95; only the times have a spread.
+
+    Raises:
+        Damaged: a figure is none.
+    """
     rows = []
     for row in document["results"]:
-        speedup = row.get("speedup", {}).get(clock)
-        if row.get("dtype") == dtype and speedup is not None:
-            shape = row["shape"]
-            size = "x".join(str(shape[key]) for key in ("batch", "rows", "columns") if key in shape)
-            rows.append({"kernel": f"{row['kernel']} {size}", "median": speedup})
+        if row.get("dtype") != dtype or "case" not in row or row.get(metric) is None:
+            continue
+        median = number(row, metric)
+        low, high = (number(row, "p5_ms"), number(row, "p95_ms")) if metric == "median_ms" else (median, median)
+        rows.append({"mode": str(row["mode"]), "case": str(row["case"]), "median": median, "p5": low, "p95": high})
     return rows
 
 
-def clocks_of(document: Mapping[str, Any]) -> list[str]:
-    """Clocks that the kernels were timed with."""
-    return list(dict.fromkeys(clock for row in document["results"] for clock in row.get("speedup", {})))
+def metrics_of(document: Mapping[str, Any]) -> list[str]:
+    """What of `METRICS` the cases say."""
+    rows = [row for row in document["results"] if "case" in row]
+    return [metric for metric in METRICS if any(row.get(metric) is not None for row in rows)]
+
+
+def kernel_measures(document: Mapping[str, Any]) -> list[Measure]:
+    """What the kernels' rows say: (figure, clock), the figure with the other's name where there are several."""
+    found: dict[Measure, None] = {}
+    for row in document["results"]:
+        for figure in KERNEL_FIGURES:
+            found |= dict.fromkeys((figure, clock) for clock in row.get(figure) or {})
+        for other, clocks in (row.get("speedup_over") or {}).items():
+            found |= dict.fromkeys((f"speedup_over.{other}", clock) for clock in clocks)
+    return list(found)
+
+
+def kernel_rows(document: Mapping[str, Any], dtype: str, measure: Measure) -> list[Row]:
+    """One figure of the kernels: kernel (with its width), rows (with the batch) and `median`.
+
+    Raises:
+        Damaged: a figure is none.
+    """
+    figure, clock = measure
+    name, _, other = figure.partition(".")
+    found = []
+    for row in document["results"]:
+        figures = row.get(name) or {}
+        figures = (figures.get(other) or {}) if other else figures
+        if row.get("dtype") != dtype or figures.get(clock) is None:
+            continue
+        shape = row["shape"]
+        sizes = {key: int(number(shape, key)) for key in ("batch", "rows", "columns") if key in shape}
+        width = f" {sizes['columns']}" if "columns" in sizes else ""
+        found.append(
+            {
+                "kernel": f"{row['kernel']}{width}",
+                "rows": sizes.get("rows", 1) * sizes.get("batch", 1),
+                "median": number(figures, clock),
+            }
+        )
+    return found
 
 
 def throughput_curves(document: Mapping[str, Any], dtype: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Audio seconds per second over batch, one curve a length."""
+    """Audio seconds per second over batch, one curve a length.
+
+    Raises:
+        Damaged: a figure is none.
+    """
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for row in document["results"]:
         if row.get("part") == "throughput" and row.get("dtype") == dtype and "audio_s_per_s" in row:
-            xs, ys = curves.setdefault(f"{row['length_s']:g} s", ([], []))
-            xs.append(row["batch"])
-            ys.append(row["audio_s_per_s"])
+            xs, ys = curves.setdefault(f"{number(row, 'length_s'):g} s", ([], []))
+            xs.append(number(row, "batch"))
+            ys.append(number(row, "audio_s_per_s"))
     return curves
+
+
+def verdict_of(document: Mapping[str, Any]) -> tuple[bool, int, int]:
+    """Whether all passed, checks, and how many failed; a row of a whole verification is a tier of many checks."""
+    rows = document["results"]
+    failed = sum(int(number(row, "failed")) if "failed" in row else row.get("passed") is not True for row in rows)
+    checks = sum(int(number(row, "checks")) if "checks" in row else 1 for row in rows)
+    return all(row.get("passed") is True for row in rows), checks, failed
+
+
+def check_tier(tier: Mapping[str, Any]) -> None:
+    """Raise Damaged unless a tier has what its card shows."""
+    for key in ("tier", "checks", "failed", "seconds"):
+        number(tier, key)
+    for key in ("notes", "problems", "rows"):
+        if not isinstance(tier.get(key), list):
+            raise Damaged(key)
+    if not all(isinstance(row, dict) for row in tier["rows"]):
+        raise Damaged("rows")
+    str(tier["what"]), tier["passed"]
 
 
 def dtypes_of(document: Mapping[str, Any]) -> list[str]:
     """Precisions in the file, in its order."""
     results = document["results"]
     rows = results if isinstance(results, list) else []
-    return list(dict.fromkeys(row["dtype"] for row in rows if "dtype" in row))
+    return list(dict.fromkeys(str(row["dtype"]) for row in rows if "dtype" in row))
 
 
 def flat_rows(document: Mapping[str, Any]) -> list[Row]:

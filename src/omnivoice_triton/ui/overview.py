@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import streamlit as st
 
-from omnivoice_triton import MODES
+from omnivoice_triton.ui import tables
 from omnivoice_triton.ui.state import Page
 
 
 def draw(page: Page) -> None:
     """The tab."""
     words, report = page.words, page.doctor
-    environment = report["environment"]
+    environment, model = report["environment"], report["model"]
     gpus = environment["gpus"]
     columns = st.columns(4)
     columns[0].metric(words("device"), gpus[0]["name"] if gpus else environment["cpu"]["model"] or "CPU")
     memory = f"{gpus[0]['free_gib']:.0f} / {gpus[0]['memory_gib']:.0f} GiB" if gpus else "-"
     columns[1].metric(words("gpu_memory"), memory)
     columns[2].metric(words("auto_takes"), report["auto"] or "-")
-    columns[3].metric(words("weights"), report["model"]["weights"] or "-")
-    if report["model"].get("problem"):
-        st.error(report["model"]["problem"])
+    columns[3].metric(words("weights"), model["weights"] or "-")
+    if model.get("problem"):
+        # A model that is only not here yet is fetched by its first use; any other problem keeps it from loading.
+        show = st.info if model["problem"].startswith("not on this machine yet") else st.error
+        show(f"{model['name']}: {page.remark(model['problem'])}")
     st.subheader(words("modes"))
-    st.dataframe(
+    tables.wrapping(
         [
             {
                 words("mode"): name,
-                words("what_it_is"): MODES[name].summary,
+                words("what_it_is"): words(f"mode_{name}"),
                 words("runs_here"): words("yes" if found["runs"] else "no"),
-                words("remark"): found["why"] or "",
+                words("remark"): page.remark(found["why"] or ""),
             }
             for name, found in report["modes"].items()
-        ],
-        hide_index=True,
-        width="stretch",
+        ]
     )
     left, right = st.columns(2)
-    left.subheader(words("versions"))
-    left.dataframe(
-        [{"": name, words("versions"): version or "-"} for name, version in environment["versions"].items()],
-        hide_index=True,
-        width="stretch",
-    )
-    right.subheader(words("machine"))
-    right.json({key: environment[key] for key in ("os", "cpu", "memory_gib", "gpus", "commit")})
+    with left:
+        st.subheader(words("versions"))
+        tables.wrapping(
+            [{words("part"): n, words("version"): v or "-"} for n, v in environment["versions"].items()],
+        )
+    with right:
+        st.subheader(words("machine"))
+        st.json({key: environment[key] for key in ("os", "cpu", "memory_gib", "gpus", "commit")})

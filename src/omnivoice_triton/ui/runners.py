@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton import BaseRunner, InputError
+from omnivoice_triton import MODES, BaseRunner, InputError
 from omnivoice_triton.audio_files import read_reference
 
 MOST_LOADED = 2
 """A loaded mode holds about 2 GB of GPU memory with the real weights."""
+UPSTREAMS_NOISE = "torch"
+"""What mode turbo has to draw for its tokens to be comparable with those of other modes."""
 
-Key = tuple[str, str]
+Key = tuple[str, str, str]
+"""Mode, model, and the noise that is asked of an engine of our own; empty for its default."""
 
 
 class Runners:
-    """Runners by (mode, model); the least recently used is unloaded when there are too many. One call at a time."""
+    """Runners by key; the least recently used is unloaded when there are too many. One call at a time."""
 
     def __init__(self, most: int = MOST_LOADED, make: Callable[..., Any] | None = None) -> None:
         self._most = most
@@ -34,18 +37,28 @@ class Runners:
         return tuple(self._loaded)
 
     @contextmanager
-    def borrow(self, mode: str, model: str) -> Iterator[Any]:
-        """The runner of a mode, loaded; nobody else has one meanwhile."""
+    def borrow(self, mode: str, model: str, noise: str = "") -> Iterator[Any]:
+        """The runner of a mode, loaded; nobody else has one meanwhile. `noise` is for modes that have a choice."""
         with self._lock:
-            key = (mode, model)
+            key = (mode, model, noise if MODES[mode].engine else "")
             if key not in self._loaded:
                 while len(self._loaded) >= self._most:
                     self._loaded.popitem(last=False)[1].unload_model()
-                runner = self._make(model_id=model or None, mode=mode)
+                extra = {"noise": key[2]} if key[2] else {}
+                runner = self._make(model_id=model or None, mode=mode, **extra)
                 runner.load_model()
                 self._loaded[key] = runner
             self._loaded.move_to_end(key)
             yield self._loaded[key]
+
+
+def peak_gib(runner: Any) -> float:
+    """Highest GPU memory allocated since the runner's call began, in GiB; 0 on a CPU."""
+    if not str(runner.device).startswith("cuda"):
+        return 0.0
+    import torch
+
+    return float(torch.cuda.max_memory_allocated(runner.device)) / 2**30
 
 
 def read_upload(name: str, content: bytes) -> tuple[Any, int]:

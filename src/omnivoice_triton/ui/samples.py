@@ -8,8 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from omnivoice_triton.ui import files
+from omnivoice_triton.ui import files, tables
 from omnivoice_triton.ui.state import Page
+from omnivoice_triton.ui.words import LANGUAGES
 
 PLAYERS_IN_A_ROW = 4
 """More are too narrow to be used."""
@@ -28,8 +29,18 @@ def draw(page: Page) -> None:
     left, right = st.columns(2)
     languages = list(dict.fromkeys(str(entry.get("language", "")) for entry in entries))
     voices = list(dict.fromkeys(str(entry.get("voice", "")) for entry in entries))
-    language = left.selectbox(words("spoken_language"), [words("all"), *languages], key=page.key("sample-language"))
-    voice = right.selectbox(words("voice"), [words("all"), *voices], key=page.key("sample-voice"))
+    language = left.selectbox(
+        words("spoken_language"),
+        [words("all"), *languages],
+        format_func=lambda code: LANGUAGES.get(code, code),
+        key=page.key("sample-language"),
+    )
+    voice = right.selectbox(
+        words("voice"),
+        [words("all"), *voices],
+        format_func=lambda kind: _kind(page, kind),
+        key=page.key("sample-voice"),
+    )
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for entry in entries:
         key = (str(entry.get("language", "")), str(entry.get("voice", "")), str(entry.get("text", "")))
@@ -37,8 +48,8 @@ def draw(page: Page) -> None:
             groups.setdefault(key, []).append(entry)
     modes = list(dict.fromkeys(str(entry.get("mode", "")) for entry in entries))
     for (code, kind, text), members in groups.items():
-        name = words(f"voice_{kind}") if kind in _KINDS else kind
-        st.markdown(f"**{code} · {name}** · {text}")
+        st.markdown(tables.escaped(f"{LANGUAGES.get(code, code)} · {_kind(page, kind)}").join(("**", "**")))
+        st.markdown(tables.escaped(text))
         _voice(page, document, members[0])
         # Every mode keeps its column, said or not, so that columns compare from one sentence to the next.
         by_mode = {str(entry.get("mode", "")): entry for entry in members}
@@ -47,6 +58,10 @@ def draw(page: Page) -> None:
             for column, mode in zip(st.columns(min(len(modes), PLAYERS_IN_A_ROW)), row, strict=False):
                 with column:
                     _player(page, mode, by_mode.get(mode))
+
+
+def _kind(page: Page, kind: str) -> str:
+    return page.words(f"voice_{kind}") if kind in _KINDS else kind
 
 
 def read(folder: str) -> dict[str, Any]:
@@ -104,7 +119,8 @@ def _about(page: Page, document: dict[str, Any], entries: list[dict[str, Any]]) 
         st.caption(words("noise"))
     left_out = document.get("left_out")
     if isinstance(left_out, dict) and left_out:
-        st.caption(words("samples_left_out", modes="; ".join(f"{mode} ({why})" for mode, why in left_out.items())))
+        reasons = page.by_reason(left_out).items()
+        st.caption(words("samples_left_out", modes="; ".join(f"{', '.join(names)} ({why})" for why, names in reasons)))
     listed = document.get("samples")
     if isinstance(listed, list) and len(listed) > len(entries):
         st.warning(words("samples_lost", count=len(listed) - len(entries)))
@@ -126,7 +142,17 @@ def _player(page: Page, mode: str, entry: dict[str, Any] | None) -> None:
         st.caption("–")
         return
     st.audio(entry["path"])
-    if entry.get("tokens_equal_to_base") is not None:
-        st.caption(page.words("tokens_equal", share=entry["tokens_equal_to_base"]))
-    if entry.get("time_ms"):
-        st.caption(f"{entry['time_ms']:.0f} ms, {entry.get('audio_s', 0):.2f} s")
+    said = []
+    if (share := _figure(entry, "tokens_equal_to_base")) is not None:
+        said.append(page.words("tokens_equal", share=share))
+    if (milliseconds := _figure(entry, "time_ms")) is not None:
+        said.append(page.words("took", milliseconds=milliseconds))
+    if (seconds := _figure(entry, "audio_s")) is not None:
+        said.append(page.words("lasts", seconds=seconds))
+    if said:
+        st.caption("  \n".join(said))
+
+
+def _figure(entry: dict[str, Any], key: str) -> float | None:
+    value = entry.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

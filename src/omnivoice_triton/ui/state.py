@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omnivoice_triton.ui.remarks import translated
 from omnivoice_triton.ui.words import Words
 
 DEMO_WEIGHTS = "trained-demo"
@@ -21,12 +23,16 @@ class Page:
     results: str
     samples: str
     doctor: dict[str, Any]
-    """What `omnivoice-triton doctor --json` says."""
+    """What `omnivoice-triton doctor --json` says, of that model."""
 
     @property
     def weights(self) -> str:
-        """Kind of the default model's weights; empty if another one is named."""
-        return "" if self.model else str(self.doctor["model"]["weights"])
+        """Kind of the model's weights; empty if they aren't here yet."""
+        return str(self.doctor["model"]["weights"] or "")
+
+    def remark(self, text: str) -> str:
+        """What another part of the package says, in the page's language."""
+        return translated(self.words.code, text)
 
     def key(self, name: str) -> str:
         """Key of a widget whose labels are translated: Streamlit drops a choice whose label is gone."""
@@ -36,3 +42,15 @@ class Page:
     def usable(self) -> list[str]:
         """Modes that can run here."""
         return [name for name, mode in self.doctor["modes"].items() if mode["runs"]]
+
+    @property
+    def unusable(self) -> dict[str, list[str]]:
+        """The others, by the reason in the page's language."""
+        return self.by_reason({name: mode["why"] for name, mode in self.doctor["modes"].items() if not mode["runs"]})
+
+    def by_reason(self, reasons: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Modes by why they are left out."""
+        found: dict[str, list[str]] = {}
+        for name, why in reasons.items():
+            found.setdefault(self.remark(str(why or "-")), []).append(name)
+        return found
