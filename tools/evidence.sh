@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
-# Stages: checks (tests, sanitizer, verify; side by side), demo (verify of the demo voice), turbo, speed, batch, kernels,
-# peers, soak, samples; by default all, in this order. From turbo on nothing else should run on the GPU. Each command's
-# log, exit code and seconds are kept in OUT, and JSON is written as it grows: an interrupted run keeps what it has.
+# Stages: checks (tests, sanitizer, verify, smoke, the demo voice in fp16 and bf16, samples; side by side), turbo, speed,
+# batch, kernels, peers, soak; by default all, in this order. From turbo on nothing else should run on the GPU. Each
+# command's log, exit code and seconds are kept in OUT, and JSON is written as it grows: an interrupted run keeps what
+# it has.
 # PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
 set -u
-[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
-[ $# -gt 0 ] || set -- checks demo turbo speed batch kernels peers soak samples
+[ $# -gt 0 ] || set -- checks turbo speed batch kernels peers soak
 py=${PY:-python3}
 mkdir -p "$out" || exit 2
 failed=0
@@ -24,19 +25,23 @@ run() {
 }
 
 checks() {
-    local pids=() pid
+    local pids=() pid dtype
     run sanitizer "$py" -m omnivoice_triton.verify.sanitize --jobs 12 --json "$out/sanitizer.json" & pids+=($!)
-    run tests "$py" -m pytest -q -n "${JOBS:-12}" --results "$out/test-gpu.json" & pids+=($!)
     run verify "$py" -m omnivoice_triton verify --progress none --json "$out/verify.json" --html "$out/verify.html" &
     pids+=($!)
+    run smoke "$py" -m omnivoice_triton.verify.smoke --json "$out/smoke.json" & pids+=($!)
+    for dtype in fp16 bf16; do
+        run "demo-$dtype" "$py" -m omnivoice_triton verify --tier 2,3 --model demo --dtypes "$dtype" --dtype "$dtype" \
+            --sentences "${SENTENCES:-60}" --progress none --json "$out/demo-$dtype.json" & pids+=($!)
+    done
+    run samples "$py" -m omnivoice_triton samples --out "$out/audio_samples" & pids+=($!)
+    run tests "$py" -m pytest -q -n "${JOBS:-12}" --results "$out/test-gpu.json" & pids+=($!)
     for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 }
 
 for stage; do
     case $stage in
         checks) checks ;;
-        demo) run demo "$py" -m omnivoice_triton verify --tier 2,3 --model demo --dtype fp16,bf16 --progress none \
-            --json "$out/demo_voice_modes.json" ;;
         turbo) run turbo "$py" -m omnivoice_triton.bench.turbo all --runs 9 --json "$out/turbo.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
         batch) run batch "$py" -m omnivoice_triton.bench.speed --batch 1 8 32 --dtypes fp16 --no-memory \
@@ -46,7 +51,6 @@ for stage; do
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
             --budget-s 240 --json "$out/peers.json" ;;
         soak) run soak "$py" -m omnivoice_triton.bench.soak --json "$out/soak.json" ;;
-        samples) run samples "$py" -m omnivoice_triton samples --out "$out/audio_samples" ;;
         *) echo "unknown stage $stage: see the head of $0" >&2; exit 2 ;;
     esac || failed=1
 done

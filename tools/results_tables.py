@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as it is when this runs as a script
 import turbo_tables
+import verify_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -120,6 +121,7 @@ KOREAN = {
     "{n} s": "{n}초",
     "Time of a 5 s utterance": "5초 발화에 걸리는 시간",
     **turbo_tables.KOREAN,
+    **verify_tables.KOREAN,
 }
 
 
@@ -376,31 +378,17 @@ def _shape(shape: dict[str, Any], say: Say) -> str:
     return f"{shape['batch']} x {shape['rows']}, {heads}"
 
 
-def parity_table(say: Say = in_english) -> str:
-    """Hidden-state cosines and logit error of each mode."""
-    document = load("parity")
-    layers = list(dict.fromkeys(layer for r in document["results"] for layer in r["layers"]))
-    rows = [
-        [
-            r["dtype"],
-            f"`{r['mode']}`",
-            *(f"{r['layers'][layer]['cosine']:.6f}" if layer in r["layers"] else "–" for layer in layers),
-            f"{r['logit_error_ratio']:.2f}x",
-            _screened(r),
-            say("pass" if r["passed"] else "FAIL"),
-        ]
-        for r in document["results"]
-    ]
-    head = [say("dtype"), say("mode"), *(say("layer {n}").format(n=layer) for layer in layers)]
-    head += [say("logit error of base's"), say("screened argmax"), ""]
-    return markdown(head, rows) + stamp(document, "parity", say)
+def verify_part(name: str) -> Callable[[Say], str]:
+    """The table of one part of the verification."""
 
+    def table(say: Say = in_english) -> str:
+        if not there_is("verify"):
+            return f"{say(NOT_YET)}\n"
+        document = load("verify")
+        head, rows, note = getattr(verify_tables, name)(document, say)
+        return markdown(head, rows) + (f"\n{note}\n" if note else "") + stamp(document, "verify", say)
 
-def _screened(row: dict[str, Any]) -> str:
-    """Lowest agreement of a step that had choices to compare."""
-    found = [step["screened_argmax_agreement"] for step in row["steps"]]
-    judged = [agreement for agreement in found if agreement is not None]
-    return f"{100 * min(judged):.2f} %" if judged else "–"
+    return table
 
 
 def turbo_part(name: str) -> Callable[[Say], str]:
@@ -426,7 +414,10 @@ TABLES: dict[str, Callable[[Say], str]] = {
     "grid": grid_table,
     "peers": peers_table,
     "kernels": kernels_table,
-    "parity": parity_table,
+    "verify": verify_part("tiers"),
+    "verify-kernels": verify_part("kernels"),
+    "parity": verify_part("parity"),
+    "speech": verify_part("speech"),
     **{f"turbo-{name}": turbo_part(name) for name in ("cases", "floors", "throughput", "lengths", "startup", "memory")},
 }
 

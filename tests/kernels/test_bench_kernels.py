@@ -106,7 +106,8 @@ def test_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for result in results:
         for side in ("triton_us", "pytorch_us"):
             for figures in result[side].values():
-                assert 0 < figures["p5"] <= figures["median"] <= figures["p95"] < 1000
+                assert 0 < figures["p5"] <= figures["median"] <= figures["p95"]
+                assert figures["median"] < 1000  # p95 may be another process's turn on the GPU
         assert result["speedup"]["graph"] > 0
         assert result["cold_sets"] * result["bytes"] > 2 * result["l2_bytes"]
         cold, warm = (result["triton_us"][clock]["median"] for clock in ("graph_cold", "graph"))

@@ -101,14 +101,14 @@ def test_parts_and_tools_can_be_chosen(sanitizer: Run) -> None:
 
 def test_a_run_that_takes_too_long_fails(sanitizer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def late(*a: Any, **o: Any) -> Any:
-        raise subprocess.TimeoutExpired("compute-sanitizer", 1)
+        raise subprocess.TimeoutExpired("compute-sanitizer", 1, output=b"at a 1x1\nat b 2x2\n")
 
     monkeypatch.setattr(sanitize.subprocess, "run", late)
     monkeypatch.setattr(sanitize, "write_json", lambda *a: None)
     monkeypatch.setattr(sanitize.shutil, "which", lambda name: name)
     row = sanitize.check("memcheck", "modes")
     assert not row["passed"]
-    assert "not done after" in row["tail"][0]
+    assert row["tail"] == ["not done after 540 s, at b 2x2 (launch 2)"]
 
 
 def test_without_the_tool_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_an_error_ends_the_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(workload, "PARTS", parts)
     assert workload.main(["modes", "--device", "cpu"]) == 1
     printed = capsys.readouterr().out
-    assert printed.startswith("broke at k 2x2: ValueError: wrong shape")
+    assert printed.splitlines() == ["at k 1x1", "at k 2x2", "broke at k 2x2: ValueError: wrong shape"]
     assert "launched" not in printed
     assert workload.main(["engine-fp32", "--device", "cpu"]) == 1  # nothing was launched
 

@@ -1,8 +1,9 @@
-"""The model card's figures: `python -m tools.demo_voice.figures [EVALUATION.json ...] [--verify REPORT.json]`.
+"""The model card's figures: `python -m tools.demo_voice.figures [EVALUATION.json ...] [--verify REPORT.json ...]`.
 
-Evaluations (of a GPU and of a CPU, say) become bench/results/demo_voice.json, a report of verify's tier 3 becomes
-bench/results/demo_voice_modes.json, and what docs/demo_voice.md says between `<!-- figures: NAME -->` and
-`<!-- end -->` is written from them. Without arguments only the page is written; --check writes nothing.
+Evaluations (of a GPU and of a CPU, say) become bench/results/demo_voice.json, reports of verify's tiers 2 and 3 (one a
+dtype, say) become bench/results/demo_voice_modes.json, and what docs/demo_voice.md says between
+`<!-- figures: NAME -->` and `<!-- end -->` is written from them. Without arguments only the page is written; --check
+writes nothing.
 """
 
 from __future__ import annotations
@@ -25,22 +26,20 @@ MODES = ROOT / "bench" / "results" / "demo_voice_modes.json"
 PICTURE = ROOT / "docs" / "images" / "demo-voice.png"
 CURVES = ROOT / "docs" / "images" / "demo-voice-curves.png"
 BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.S)
+SHORT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 LANGUAGES = {"en": "English", "ko": "Korean", "zh": "Chinese"}
 
 Document = dict[str, Any]
 
 
 def collect(
-    evaluations: Sequence[Path], report: Path | None, picture: Path | None = None, curves: Path | None = None
+    evaluations: Sequence[Path], reports: Sequence[Path], picture: Path | None = None, curves: Path | None = None
 ) -> None:
     """Write the committed JSON from what was measured, then the page."""
     if evaluations:
         RESULT.write_text(_dump(merged([_read(path) for path in evaluations])), encoding="utf-8")
-    if report is not None:
-        document = _read(report)
-        if document.get("kind") != "verify" or not _tier_3(document):
-            raise InputError(f"{report} is no report of verify's tier 3")
-        MODES.write_text(_dump(document), encoding="utf-8")
+    if reports:
+        MODES.write_text(_dump(joined(reports)), encoding="utf-8")
     for drawn, place in ((picture, PICTURE), (curves, CURVES)):
         if drawn is None:
             continue
@@ -62,6 +61,33 @@ def merged(documents: Sequence[Document]) -> Document:
             raise InputError("an evaluation of a voice is wanted: --codec-only has none")
         runs += [{**run, "environment": run.get("environment", document["environment"])} for run in document["results"]]
     return {**documents[0], "results": runs}
+
+
+def joined(reports: Sequence[Path]) -> Document:
+    """Several reports of the same tiers as one: rows one after the other, seconds summed.
+
+    Raises:
+        InputError: one has no tier 3, or they are of different tiers or of different code.
+    """
+    documents = [_read(path) for path in reports]
+    for path, document in zip(reports, documents, strict=True):
+        if document.get("kind") != "verify" or not _tier(document, 3):
+            raise InputError(f"{path} is no report of verify's tier 3")
+    first, *others = documents
+    for path, other in zip(reports[1:], others, strict=True):
+        if [t["tier"] for t in other["results"]] != [t["tier"] for t in first["results"]]:
+            raise InputError(f"{path} is of other tiers than {reports[0]}")
+        if other["environment"].get("commit") != first["environment"].get("commit"):
+            raise InputError(f"{path} is of another commit than {reports[0]}")
+        first["passed"] = first["passed"] and other["passed"]
+        for mine, theirs in zip(first["results"], other["results"], strict=True):
+            mine["passed"] = mine["passed"] and theirs["passed"]
+            for count in ("checks", "failed", "seconds"):
+                mine[count] += theirs[count]
+            mine["rows"] += theirs["rows"]
+            mine["problems"] += theirs["problems"]
+            mine["notes"] += [note for note in theirs["notes"] if note not in mine["notes"]]
+    return first
 
 
 def render(page: str, result: Path | None = None, modes: Path | None = None) -> str:
@@ -146,11 +172,13 @@ they are. What stands is the difference.
 
 def modes_table(report: Document) -> str:
     """Each mode beside base: error rate and tokens."""
-    tier = _tier_3(report)
+    tier = _tier(report, 3)
+    forced = {(row["mode"], row["dtype"]): row["choices_agree"] for row in _tier(report, 2).get("rows", [])}
     lines = ["Each mode beside base, same texts and seeds, 95 % intervals of the difference:", ""]
     if not tier.get("details", {}).get("cloned"):
         lines = [ONE_REFERENCE, *lines]
-    lines += _table(["mode", "dtype", "utterances", "CER", "CER less base's, points", "tokens of fp32 base", "verdict"])
+    heads = ["mode", "dtype", "utterances", "CER", "CER less base's, points", "tokens of fp32 base", "choices, forced"]
+    lines += _table([*heads, "verdict"])
     for row in tier["rows"]:
         found = row["comparisons"]
         cer, tokens = found.get("cer"), found.get("tokens_equal")
@@ -158,12 +186,14 @@ def modes_table(report: Document) -> str:
             continue
         change = f"{100 * cer['difference']:+.2f} [{100 * cer['low']:+.2f}, {100 * cer['high']:+.2f}]"
         cells = [row["dtype"], str(cer["utterances"]), _percent(cer["mode"]), change, _percent(tokens["mode"])]
+        agree = forced.get((row["mode"], SHORT.get(row["dtype"], row["dtype"])))
+        cells.append("–" if agree is None else _percent(agree))
         lines.append(_row(row["mode"], [*cells, "pass" if row["passed"] else "FAIL"]))
     return "\n".join(lines) + "\n"
 
 
-def _tier_3(report: Document) -> Document:
-    return next((tier for tier in report.get("results", []) if tier.get("tier") == 3), {})
+def _tier(report: Document, number: int) -> Document:
+    return next((tier for tier in report.get("results", []) if tier.get("tier") == number), {})
 
 
 def _machine(run: Document) -> str:
@@ -202,7 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo_voice.figures", description=__doc__)
     parser.add_argument("evaluations", type=Path, nargs="*", metavar="JSON", help="what evaluate wrote")
-    parser.add_argument("--verify", type=Path, metavar="JSON", help="what `verify --tier 3 --json` wrote of its modes")
+    parser.add_argument(
+        "--verify", type=Path, nargs="+", default=[], metavar="JSON", help="what `verify --tier 2,3 --json` wrote"
+    )
     parser.add_argument("--picture", type=Path, metavar="PNG", help="the spectrograms that evaluate drew")
     parser.add_argument("--curves", type=Path, metavar="PNG", help="the curves that train drew")
     parser.add_argument("--check", action="store_true", help="exit code 1 if the page differs from its JSON")

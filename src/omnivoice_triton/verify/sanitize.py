@@ -38,8 +38,13 @@ def run(tool: str, *arguments: str, module: str = WORKLOAD, timeout_s: float = T
     command = [sanitizer, "--tool", tool, *quiet, "--print-limit", "5", sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return {"tool": tool, "errors": None, "launches": 0, "kernels": {}, "tail": [f"not done after {timeout_s:g} s"]}
+    except subprocess.TimeoutExpired as stopped:
+        # Bytes, whatever `text` says.
+        said = stopped.stdout.decode(errors="replace") if isinstance(stopped.stdout, bytes) else stopped.stdout or ""
+        came = [line for line in said.splitlines() if line.startswith("at ")]
+        where = f", {came[-1]} (launch {len(came)})" if came else ", before the first launch"
+        tail = [f"not done after {timeout_s:g} s{where}"]
+        return {"tool": tool, "errors": None, "launches": 0, "kernels": {}, "tail": tail}
     output = done.stdout + done.stderr
     found = re.search(r"(?:ERROR SUMMARY|RACECHECK SUMMARY): (\d+)", output)
     launched = re.search(r"^launched (\d+)", output, re.MULTILINE)

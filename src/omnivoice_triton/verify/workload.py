@@ -119,16 +119,16 @@ def engine_launches(device: str, dtype: torch.dtype) -> Iterator[Launch]:
     """Decodings by a small model, its GEMMs on Triton too, then by default tiles; and the codec on what came out."""
     from omnivoice import OmniVoice
 
+    from omnivoice_triton.checkpoint import cached_checkpoint
     from omnivoice_triton.engine.codec import CodecDecoder
     from omnivoice_triton.engine.engine import Engine
     from omnivoice_triton.engine.prompt import Prompt
     from omnivoice_triton.engine.request import DecodeOptions, Request
     from omnivoice_triton.engine.step_graphs import run_eagerly
     from omnivoice_triton.engine.tiles import Tiles
-    from omnivoice_triton.evidence import default_model
     from omnivoice_triton.kernels.tiles import GemmTile, VarlenTile
 
-    path = default_model(None, "cpu")
+    path = cached_checkpoint("tiny")
     block = GemmTile(16, 16, 16, 1, 4, 1)
     sums = block._replace(splits=2)
     own = Tiles(VarlenTile(16, 16, 4, 1), gemm={"o": ((64, sums),), "down": ((64, sums),), "gate_up": ((4096, block),)})
@@ -153,13 +153,14 @@ def engine_launches(device: str, dtype: torch.dtype) -> Iterator[Launch]:
     for tiles, noise in ((own, "philox"),) if few else ((own, "philox"), (None, "torch")):
         make = partial(Engine, model, backend="triton", noise=noise, max_rows=256, max_items=4, tiles=tiles)
         engine = make(capture=run_eagerly)
-        plans = [(each,) for each in sizes] + ([] if few else [sizes[:3]])
-        for batch in plans:
-            for options in (
-                DecodeOptions(num_step=2),
-                DecodeOptions(num_step=1, guidance_scale=0.0, class_temperature=0.7),
-            )[: 1 if few else 2]:
-                yield "engine", f"{batch} {dtype} {noise}", partial(decode, engine, codec, batch, options)
+        guided, plain = DecodeOptions(num_step=2), DecodeOptions(num_step=1, guidance_scale=0.0, class_temperature=0.7)
+        plans: list[tuple[tuple[tuple[int, int], ...], DecodeOptions]] = [((each,), guided) for each in sizes]
+        if not few:
+            plans += [(sizes[:3], guided), (sizes[:3], plain), (sizes[:1], plain)]
+        for batch, options in plans:
+            # The codec knows nothing of tiles: once is enough.
+            heard = codec if options is guided and tiles is own else None
+            yield "engine", f"{batch} {dtype} {noise}", partial(decode, engine, heard, batch, options)
         engine.close()
 
 
@@ -191,6 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     done: dict[str, int] = {}
     for name, label, launch in PARTS[options.part](options.device):
+        print(f"at {name} {label}", flush=True)  # how far a run came that is stopped
         try:
             launch()
             if options.device != "cpu":

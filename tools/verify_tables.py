@@ -1,0 +1,149 @@
+"""What `bench/results/verify.json` says of the three tiers, as heads, rows and notes; `results_tables` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Say = Callable[[str], str]
+Table = tuple[list[str], list[list[str]], str]
+"""Head, rows, a note (empty for none)."""
+
+TIERS_NOTE = "A tier that ran nothing fails, and so does the whole; the thresholds are in the JSON."
+KERNELS_NOTE = (
+    "Largest relative error of all shapes, to the plain PyTorch twin; in brackets to a float64 reference, as a "
+    "multiple of the twin's own, which counts where the error is above the JSON's floor. *Equal*: whole numbers, "
+    "which have to be the same."
+)
+SPEECH_NOTE = (
+    "Difference from base over the same utterances, with its 95 % interval. Random weights say nothing that could be "
+    "understood: error rates are the demo voice's, in its model card."
+)
+TIERS = {1: "kernels", 2: "hidden states and logits", 3: "speech"}
+MEASURES = {
+    "tokens_equal": "tokens of fp32 base",
+    "speaker_similarity": "speaker similarity",
+    "duration": "duration",
+    "silence": "silence",
+}
+
+KOREAN = {
+    TIERS_NOTE: "아무것도 실행하지 않은 단계는 실패이고 전체도 실패다. 기준값은 JSON에 있다.",
+    KERNELS_NOTE: (
+        "모든 형태 가운데 가장 큰 상대 오차, 순수 PyTorch 구현 기준. 괄호 안은 float64 기준 오차를 순수 PyTorch 구현의 "
+        "오차로 나눈 배수이며 JSON의 하한보다 큰 오차에만 적용된다. *일치*는 같아야 하는 정수다."
+    ),
+    SPEECH_NOTE: (
+        "같은 발화에서 base와의 차이와 95 % 구간. 무작위 가중치의 말은 알아들을 수 없으므로 오류율은 데모 음성의 "
+        "모델 카드에 있다."
+    ),
+    "tier": "단계",
+    "checks": "검사",
+    "failed": "실패한 검사",
+    "seconds": "초",
+    "kernels": "커널",
+    "hidden states and logits": "은닉 상태와 로짓",
+    "speech": "음성",
+    "equal": "일치",
+    "utterances": "발화",
+    "tokens of fp32 base": "fp32 base와 같은 토큰",
+    "speaker similarity": "화자 유사도",
+    "duration": "길이",
+    "silence": "무음",
+}
+
+
+def tier(document: dict[str, Any], number: int) -> dict[str, Any]:
+    """That tier of a report.
+
+    Raises:
+        SystemExit: it did not run.
+    """
+    for each in document["results"]:
+        if each["tier"] == number:
+            found: dict[str, Any] = each
+            return found
+    raise SystemExit(f"bench/results/verify.json has no tier {number}")
+
+
+def tiers(document: dict[str, Any], say: Say) -> Table:
+    """What ran, and the verdicts."""
+    rows = [
+        [
+            f"{each['tier']}: {say(TIERS[each['tier']])}",
+            str(each["checks"]),
+            str(each["failed"]),
+            f"{each['seconds']:.0f}",
+            say("pass" if each["passed"] else "FAIL"),
+        ]
+        for each in document["results"]
+    ]
+    return [*(say(title) for title in ("tier", "checks", "failed", "seconds")), ""], rows, say(TIERS_NOTE)
+
+
+def kernels(document: dict[str, Any], say: Say) -> Table:
+    """Each kernel's largest error, by dtype."""
+    found = tier(document, 1)["rows"]
+    dtypes = [name for name in ("float32", "float16", "bfloat16") if any(r["dtype"] == name for r in found)]
+    rows = []
+    for kernel in dict.fromkeys(r["kernel"] for r in found):
+        mine = [r for r in found if r["kernel"] == kernel]
+        cells = [_worst([r for r in mine if r["dtype"] == dtype], say) for dtype in dtypes]
+        rows.append([f"`{kernel}`", str(len(mine)), *cells, say("pass" if all(r["passed"] for r in mine) else "FAIL")])
+    return [say("kernel"), say("checks"), *dtypes, ""], rows, say(KERNELS_NOTE)
+
+
+def _worst(rows: list[dict[str, Any]], say: Say) -> str:
+    errors = [r["error_to_twin"] for r in rows if r.get("error_to_twin") is not None]
+    if not errors:
+        return say("equal") if rows and all(r.get("unequal") == 0 for r in rows) else "–"
+    ratios = [
+        r["error_to_float64"] / r["twin_error_to_float64"]
+        for r in rows
+        if r.get("error_to_float64") is not None and r.get("twin_error_to_float64")
+    ]
+    return f"{max(errors):.1e}" + (f" ({max(ratios):.2f}x)" if ratios else "")
+
+
+def parity(document: dict[str, Any], say: Say) -> Table:
+    """Hidden-state cosines and logit error of each mode."""
+    found = tier(document, 2)["rows"]
+    layers = list(dict.fromkeys(layer for r in found for layer in r["layers"]))
+    rows = [
+        [
+            r["dtype"],
+            f"`{r['mode']}`",
+            *(f"{r['layers'][layer]['cosine']:.6f}" if layer in r["layers"] else "–" for layer in layers),
+            f"{r['logit_error_ratio']:.2f}x",
+            _screened(r),
+            say("pass" if r["passed"] else "FAIL"),
+        ]
+        for r in found
+    ]
+    head = [say("dtype"), say("mode"), *(say("layer {n}").format(n=layer) for layer in layers)]
+    return [*head, say("logit error of base's"), say("screened argmax"), ""], rows, ""
+
+
+def _screened(row: dict[str, Any]) -> str:
+    """Lowest agreement of a step that had choices to compare."""
+    judged = [s["screened_argmax_agreement"] for s in row["steps"] if s["screened_argmax_agreement"] is not None]
+    return f"{100 * min(judged):.2f} %" if judged else "–"
+
+
+def speech(document: dict[str, Any], say: Say) -> Table:
+    """Each mode beside base: differences with intervals."""
+    rows = []
+    for r in tier(document, 3)["rows"]:
+        if not r["comparisons"]:  # base itself
+            continue
+        cells = [_difference(r["comparisons"].get(name)) for name in MEASURES]
+        verdict = say("pass" if r["passed"] else "FAIL")
+        rows.append([f"`{r['mode']}`", r["dtype"], str(r["utterances"]), *cells, verdict])
+    head = [say("mode"), say("dtype"), say("utterances"), *(say(title) for title in MEASURES.values()), ""]
+    return head, rows, say(SPEECH_NOTE)
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
