@@ -44,7 +44,7 @@ for stage; do
         checks) checks ;;
         turbo) run turbo "$py" -m omnivoice_triton.bench.turbo all --runs 9 --json "$out/turbo.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
-        batch) run batch "$py" -m omnivoice_triton.bench.speed --batch 1 8 32 --dtypes fp16 --no-memory \
+        batch) run batch "$py" -m omnivoice_triton.bench.speed --batch 1 8 32 --no-memory \
             --budget-s "${BUDGET_S:-420}" --json "$out/speed-batch.json" ;;
         kernels) run kernels "$py" -m omnivoice_triton.bench.kernels --budget-s "${KERNELS_S:-200}" \
             --json "$out/kernels.json" ;;
