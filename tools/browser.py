@@ -189,6 +189,8 @@ def browser(width: int = 1400, height: int = 1000) -> Iterator[Browser]:
         "--mute-audio",
         "--autoplay-policy=no-user-gesture-required",
         "--hide-scrollbars",
+        "--use-fake-device-for-media-stream",  # a microphone that beeps
+        "--use-fake-ui-for-media-stream",  # and may be used without asking
         "--force-color-profile=srgb",
         f"--window-size={width},{height}",
     ]

@@ -93,6 +93,41 @@ def test_the_demo_voice_says_what_it_is(doctor: dict[str, Any]) -> None:
     assert not any("noise" in caption for caption in captions)
 
 
+def test_the_overview_is_of_the_model_that_is_named(doctor: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def examined(model: str) -> dict[str, Any]:
+        asked.append(model)
+        problem = {"far/away": "not on this machine yet: the first use downloads it", "bad": "no config.json"}.get(
+            model
+        )
+        return {**doctor, "model": {"name": model or "built-in", "weights": None, "problem": problem}}
+
+    monkeypatch.setattr(commands, "doctor", examined)
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at.text_input(key="model").set_value("far/away").run()
+    assert [i.value for i in at.info if "far" in i.value] == [
+        "far/away: not on this machine yet: the first use downloads it"
+    ]
+    assert not at.error
+    at.text_input(key="model").set_value("bad").run()
+    assert [error.value for error in at.error] == ["bad: no config.json"]
+    assert asked == ["", "far/away", "bad"]
+    assert not at.exception
+
+
+@pytest.mark.parametrize("code", ["ko", "zh"])
+def test_remarks_are_in_the_page_s_language(doctor: dict[str, Any], code: str) -> None:
+    doctor["modes"]["hybrid"] = {"runs": False, "why": GPU_ONLY}
+    at = AppTest.from_file(str(APP), default_timeout=60).run()
+    at.selectbox(key="language").set_value(code).run()
+    (table,) = [text.value for text in at.markdown if "| hybrid |" in text.value]
+    for letters in ("NVIDIA GPU", Words(code)("mode_hybrid"), Words(code)("no")):
+        assert letters in table
+    assert "it needs" not in table
+    assert "Triton kernels" not in table
+
+
 @pytest.mark.parametrize("code", ["ko", "zh"])
 def test_other_languages(app: AppTest, code: str) -> None:
     app.selectbox(key="language").set_value(code).run()
@@ -225,20 +260,82 @@ def test_a_cloned_voice(app: AppTest) -> None:
     assert any("1.0 s at 24000 Hz" in caption.value for caption in app.caption)
 
 
+def speed_results(device: str, factor: float) -> dict[str, Any]:
+    """As `bench speed` writes them."""
+    row = {"dtype": "fp16", "runs": 5, "audio_s": 5.2}
+    return {
+        "kind": "speed", "checkpoint": "demo",
+        "environment": {"gpus": [{"name": device}], "date_utc": "2026-01-02T03:04:05Z"},
+        "results": [
+            {**row, "mode": mode, "case": case, "batch": batch, "median_ms": ms * factor, "p5_ms": 0.9 * ms * factor,
+             "p95_ms": 1.1 * ms * factor, "speed_x": 5200 / ms / factor}
+            for mode, ms in (("base", 800.0), ("turbo", 40.0))
+            for case, batch in (("en 5 s", 1), ("en 5 s x 8", 8))
+        ],
+    }  # fmt: skip
+
+
+def test_kernels_are_drawn_over_rows(app: AppTest, tmp_path: Path) -> None:
+    def row(kernel: str, rows: int) -> dict[str, Any]:
+        clocks = {"graph": 2.0 + rows, "graph_cold": 1.5}
+        return {
+            "kernel": kernel, "dtype": "float16", "shape": {"rows": rows, "columns": 1024}, "speedup": clocks,
+            "speedup_over": {"torch_compile": {"graph": 1.25}}, "percent_of_copy": clocks,
+        }  # fmt: skip
+
+    document = {
+        "kind": "kernels", "environment": {"gpus": []},
+        "results": [row(kernel, rows) for kernel in ("rms_norm", "swiglu") for rows in (290, 64, 8192)],
+    }  # fmt: skip
+    (tmp_path / "kernels.json").write_text(json.dumps(document))
+    app.text_input(key="results").set_value(str(tmp_path)).run()
+    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
+    assert [(line["name"], line["x"]) for line in figure["data"]] == [
+        ("rms_norm 1024", [64, 290, 8192]),
+        ("swiglu 1024", [64, 290, 8192]),
+    ]
+    app.selectbox(key="kernel-figure-en").set_value("speedup_over.torch_compile").run()
+    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
+    assert figure["data"][0]["y"] == [1.25] * 3
+    assert figure["layout"]["yaxis"]["title"]["text"] == "times torch_compile"
+    assert not app.error
+
+
 def test_results_of_ones_own_and_comparing(app: AppTest, tmp_path: Path) -> None:
-    mine = json.loads((ROOT / "bench" / "results" / "speed.json").read_text())
-    mine["environment"]["gpus"][0]["name"] = "My GPU"
-    for row in mine["results"]:
-        for key in ("median_ms", "p5_ms", "p95_ms"):
-            row[key] *= 10
+    (tmp_path / "speed.json").write_text(json.dumps(speed_results("Their GPU", 1.0)))
+    app.text_input(key="results").set_value(str(tmp_path)).run()
+    mine = json.dumps(speed_results("My GPU", 10.0)).encode()
     app.file_uploader(key="add-results").set_value(
-        [("mine.json", json.dumps(mine).encode(), "application/json"), ("bad.json", b"[1]", "application/json")]
+        [
+            (name, content, "application/json")
+            for name, content in (
+                ("mine.json", mine),
+                ("speed.json", mine),
+                ("bad.json", b"[1]"),
+                ("speed.json", mine + b" "),
+            )
+        ]
     ).run()
-    assert [error.value for error in app.error] == ["bad.json is no result file: no object with a kind"]
+    assert app.multiselect(key="result-files").options == [
+        "speed · Their GPU",
+        "mine · My GPU",
+        "speed (2) · My GPU",
+    ]  # the same content once, and a name that is taken is numbered
+    assert [error.value for error in app.error] == ["bad.json can't be used as results: no object with a kind"]
     app.multiselect(key="result-files").set_value(["speed", "mine"]).run()
     assert not app.exception
     captions = [caption.value for caption in app.caption]
-    assert any(value.startswith("mine: My GPU") for value in captions)
+    assert "mine: My GPU, 2026-01-02, demo" in captions
+    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
+    bars = {bar["name"]: bar for bar in figure["data"]}
+    assert list(bars) == ["base, Their GPU", "turbo, Their GPU", "base, My GPU", "turbo, My GPU"]
+    assert bars["turbo, My GPU"]["marker"]["color"] == bars["turbo, Their GPU"]["marker"]["color"]
+    assert bars["turbo, My GPU"]["marker"]["pattern"] != bars["turbo, Their GPU"]["marker"]["pattern"]
+    assert bars["turbo, My GPU"]["x"] == ["en 5 s", "en 5 s x 8"]
+    app.selectbox(key="metric-speed-en").set_value("speed_x").run()
+    assert not app.exception
+    assert not [error for error in app.error if "tab failed" in error.value]
+    assert json.loads(app.get("plotly_chart")[0].proto.spec)["layout"]["yaxis"]["title"]["text"] == "times real time"
     app.selectbox(key="before").set_value("speed")
     app.selectbox(key="after").set_value("mine")
     press(app, "compare")
@@ -258,7 +355,7 @@ def test_a_folder_without_results(app: AppTest, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     app.text_input(key="results").set_value(str(tmp_path)).run()
     assert not app.exception
-    assert any("broken.json is no result file" in error.value for error in app.error)
+    assert any("broken.json can't be used as results: no JSON" in error.value for error in app.error)
     assert any("No result files found" in info.value for info in app.info)
 
 

@@ -5,6 +5,7 @@ Deselected where Chromium, its driver or the extra `ui` isn't installed (`tests/
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,114 @@ def test_a_sentence_is_said_and_heard(visit: Visit) -> None:
         }));
     """
     assert all(peak > 0.05 for peak in window.run(loudest))
+
+
+def test_progress_is_shown_while_it_works(visit: Visit) -> None:
+    window, words = visit.window, Words("en")
+    visit.tab(list(TABS).index("inference"))
+    window.click(".st-key-say button")
+    seen: list[str] = []
+
+    def done() -> bool:
+        seen.extend(window.texts('[data-testid="stProgress"]'))
+        seen.extend(text for text in window.texts(".stCaption, [data-testid='stCaptionContainer']"))
+        return len(window.find("audio")) == 2
+
+    wait_until("two players", done, 180)
+    visit.settle()
+    assert words("waiting") in {text.strip() for text in seen}
+    steps = {
+        int(found[1]) for text in seen if (found := re.match(r"step (\d+) of 32 · [\d.]+ s · [\d.]+ steps/s", text))
+    }
+    assert len(steps) >= 3, seen
+    labels = window.texts('[data-testid="stMetricLabel"]')
+    assert sum("tokens equal to base" in label for label in labels) == 2, labels
+    assert visit.exceptions() == []
+
+
+def test_a_voice_from_the_microphone(visit: Visit) -> None:
+    """Chromium's own device, which beeps."""
+    window = visit.window
+    visit.tab(list(TABS).index("inference"))
+    visit.voice(1)
+    window.click('.st-key-microphone button[aria-label="Record"]')
+    window.one('.st-key-microphone button[aria-label="Stop recording"]')
+    time.sleep(2)
+    window.click('.st-key-microphone button[aria-label="Stop recording"]')
+    heard = r"\.wav: [\d.]+ s at 24000 Hz"
+    wait_until(
+        "the recording",
+        lambda: any(re.search(heard, t) for t in window.texts("[data-testid='stCaptionContainer']")),
+        30,
+    )
+    visit.settle()
+    window.click(".st-key-say button")
+    wait_until("what is missing", lambda: Words("en")("give_transcript") in " ".join(window.texts(".stAlert")), 30)
+    window.type(".st-key-transcript input", "Beep, beep.\n")
+    visit.settle()
+    window.click(".st-key-say button")
+    wait_until("two players", lambda: len(window.find('[role="tabpanel"] audio')) == 2, 240)
+    visit.settle()
+    assert visit.exceptions() == []
+
+
+def test_a_damaged_result_file(visit: Visit, tmp_path: Path) -> None:
+    damaged = tmp_path / "mine.json"
+    damaged.write_text(
+        '{"kind": "speed", "environment": {}, "results": [{"case": "x", "dtype": "fp16"', encoding="utf-8"
+    )
+    visit.tab(list(TABS).index("benchmarks"))
+    visit.window.type(".st-key-add-results input[type=file]", str(damaged))
+    wait_until("an answer", lambda: any("mine.json" in text for text in visit.window.texts(".stAlert")), 30)
+    visit.settle()
+    assert any(
+        text.startswith("mine.json can't be used as results: no JSON") for text in visit.window.texts(".stAlert")
+    )
+    assert visit.exceptions() == []
+
+
+def test_a_verification_with_progress_and_its_card(visit: Visit) -> None:
+    window = visit.window
+    visit.tab(list(TABS).index("verification"))
+    for tier in ("3 Speech", "2 Model"):
+        window.click(f'.st-key-tiers-en button[aria-label="Remove {tier}"]')
+        visit.settle()
+    window.click(".st-key-verify button")
+    seen: list[str] = []
+
+    def done() -> list[str]:
+        seen.extend(window.texts('[data-testid="stProgress"]'))
+        return window.find(".st-key-save-report")
+
+    wait_until("the report", done, 240)
+    visit.settle()
+    counts = {found[1] for text in seen if (found := re.search(r"1 Kernels: .+ \((\d+)/\d+\)", text))}
+    assert len(counts) >= 3, seen
+    assert "PASS" in window.texts(".stAlert")
+    assert re.search(
+        r"1 Kernels\s+✔ PASS\s+checks\s+[1-9]\d+\s+failed\s+0\s", "\n".join(window.texts('[role="tabpanel"]'))
+    )
+    assert visit.exceptions() == []
+
+
+def test_nothing_is_cut_in_a_narrow_window(window: Browser, address: str) -> None:
+    window.resize(1280, 1000)
+    try:
+        visit = Visit(window, address)
+        cut = """
+            return [...document.querySelectorAll('[data-testid="stMetricValue"] *, [role="tabpanel"] td')]
+                .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.innerText)
+        """
+        assert "trained-demo" in " ".join(window.texts('[data-testid="stMetricValue"]'))
+        assert window.run(cut) == []
+        window.run(
+            "document.head.insertAdjacentHTML('beforeend', '<style id=fault>[data-testid=stMetricValue] * {"
+            " white-space: nowrap !important; overflow: hidden !important; width: 40px !important; }</style>')"
+        )
+        assert "trained-demo" in " ".join(window.run(cut)), "a planted fault is seen"
+        assert visit.exceptions() == []
+    finally:
+        window.resize(1400, 1000)
 
 
 def test_a_file_that_is_no_audio(visit: Visit, tmp_path: Path) -> None:

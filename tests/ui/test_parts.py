@@ -23,7 +23,7 @@ pytest.importorskip("plotly")
 import omnivoice_triton
 from omnivoice_triton import InputError
 from omnivoice_triton.cli import main, ui
-from omnivoice_triton.ui import charts, commands, files, words
+from omnivoice_triton.ui import charts, commands, files, tables, words
 from omnivoice_triton.ui.runners import Runners, read_upload
 
 UI = Path(omnivoice_triton.__file__).parent / "ui"
@@ -169,6 +169,20 @@ def test_verify_runs_for_real_with_progress(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_doctor_is_asked() -> None:
     assert commands.doctor()["modes"]["base"]["runs"] is True
+    assert commands.doctor("tiny")["model"]["weights"] == "random-tiny"
+    other = commands.doctor("nobody/has-this")["model"]
+    assert (other["name"], other["weights"]) == ("nobody/has-this", None)
+    assert other["problem"].startswith("not on this machine yet")  # which the overview asks for, to draw it as no error
+    assert commands.doctor("/nowhere")["model"]["problem"]
+
+
+def test_cells_show_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(tables.st, "markdown", written.append)
+    tables.wrapping([{"a": "x_y | *z*", "b": "1\n2"}])
+    assert written == ["| a | b |\n| --- | --- |\n| x\\_y \\| \\*z\\* | 1 2 |"]
+    tables.wrapping([])
+    assert len(written) == 1
 
 
 def prepare(*flags: str) -> tuple[list[str], dict[str, str]]:

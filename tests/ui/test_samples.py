@@ -154,7 +154,31 @@ def test_missing_files_are_counted(app: AppTest, tmp_path: Path) -> None:
     assert len(app.get("audio")) == 11
 
 
-@pytest.mark.parametrize("spoilt", [{"references": 3}, {"references": ["x"]}, {"left_out": 3}, {"environment": None}])
+@pytest.mark.parametrize("value", ["text", None, [], {}, True, -1, 1e400])
+def test_odd_entries_are_no_traceback(app: AppTest, tmp_path: Path, value: Any) -> None:
+    document = write(tmp_path, ["base"], ("en",))
+    keys = ("mode", "language", "voice", "text", "tokens_equal_to_base", "time_ms", "audio_s", "instruct", "reference")
+    for entry, key in zip(document["samples"] * 3, keys, strict=False):
+        entry[key] = value
+    document["environment"]["gpus"] = [{"name": value}]
+    document["device"] = "cuda"
+    save(tmp_path, document)
+    opened(app, tmp_path)
+    assert len(app.get("audio")) >= 3
+    assert not app.error
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"references": 3},
+        {"references": ["x"]},
+        {"left_out": 3},
+        {"environment": None},
+        {"environment": {"gpus": 3}, "device": "cuda"},
+        {"environment": {"gpus": [{}]}, "device": "cuda"},
+    ],
+)
 def test_odd_metadata_is_no_traceback(app: AppTest, tmp_path: Path, spoilt: dict[str, Any]) -> None:
     save(tmp_path, write(tmp_path, ["base"]) | spoilt)
     opened(app, tmp_path)

@@ -14,7 +14,7 @@ pytest.importorskip("plotly")
 from omnivoice_triton import BaseRunner, Speech
 from omnivoice_triton.ui import runners, spoken, tokens
 from omnivoice_triton.ui.runners import Runners
-from omnivoice_triton.verify import speech_tier
+from omnivoice_triton.verify import speaking
 
 SAY: dict[str, Any] = {"seed": 7, "num_step": 4, "duration": 0.6}
 
@@ -22,7 +22,7 @@ SAY: dict[str, Any] = {"seed": 7, "num_step": 4, "duration": 0.6}
 @pytest.mark.parametrize("mode", ["base", "turbo"])
 def test_tokens_are_those_of_the_third_tier(mode: str) -> None:
     with BaseRunner(model_id="tiny", device="cpu", mode=mode) as runner:
-        with speech_tier.kept_tokens(runner) as wanted:
+        with speaking.kept_tokens(runner) as wanted:
             runner.generate("Hello there.", "English", **SAY)
         with tokens.kept(runner) as kept:
             runner.generate("Hello there.", "English", **SAY)
@@ -32,7 +32,7 @@ def test_tokens_are_those_of_the_third_tier(mode: str) -> None:
         assert (kept[0] == chunks[0].numpy()).all()
         runner.generate("Hello there.", "English", **SAY)
         assert len(kept) == 1, "nothing is kept after the block"
-        said = speech_tier.Said(Speech(np.zeros(1, np.float32), 24_000, 1.0, 7, mode), chunks)
+        said = speaking.Said(Speech(np.zeros(1, np.float32), 24_000, 1.0, 7, mode), chunks)
         with tokens.kept(runner) as others:
             runner.generate("Hello there.", "English", **{**SAY, "seed": 8})
         assert tokens.agreement(kept, kept) == said.agreement(said) == 1.0

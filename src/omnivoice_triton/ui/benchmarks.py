@@ -14,7 +14,11 @@ def draw(page: Page) -> None:
     """The tab."""
     words = page.words
     documents, unusable = files.load_folder(page.results)
+    seen: set[bytes] = set()
     for uploaded in st.file_uploader(words("add_results"), accept_multiple_files=True, key="add-results") or []:
+        if uploaded.getvalue() in seen:
+            continue
+        seen.add(uploaded.getvalue())
         try:
             documents[_free(uploaded.name.removesuffix(".json"), documents)] = files.parse(uploaded.getvalue())
         except ValueError as error:
@@ -28,6 +32,9 @@ def draw(page: Page) -> None:
         (name for name, document in documents.items() if document["kind"] in files.DRAWN),
         key=lambda name: files.DRAWN.index(documents[name]["kind"]),
     ) or list(documents)
+    before = st.session_state.get("result-files")
+    if before and not set(before) & set(documents):
+        del st.session_state["result-files"]  # another folder: its first file, rather than nothing
     chosen = st.multiselect(
         words("result_files"),
         list(documents),
@@ -82,7 +89,9 @@ def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> No
         )
         found = {name: files.latency_rows(document, dtype, metric) for name, document in documents.items()}
         cases = list(dict.fromkeys(row["case"] for rows in found.values() for row in rows))
-        picked = right.multiselect(words("cases"), cases, default=cases[:4], key=f"cases-{kind}")
+        picked = right.multiselect(
+            words("cases"), cases, default=cases[:4], key=f"cases-{kind}-{dtype}-{'-'.join(documents)}"
+        )
         series = []
         for number, (name, rows) in enumerate(found.items()):
             for mode in dict.fromkeys(row["mode"] for row in rows):

@@ -49,7 +49,7 @@ def parse(text: str | bytes) -> Document:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
         raise ValueError("no object with a kind")
@@ -257,7 +257,7 @@ def samples_in(folder: str) -> list[Row]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
         found = [{**entry, "path": str(Path(folder) / entry["file"])} for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     inside = Path(folder).resolve()
     return [

@@ -53,12 +53,12 @@ _TEMPLATES: tuple[tuple[str, str, str], ...] = (
         "{mode} 模式无法在此运行：{why}",
     ),
     (
-        "in Triton's interpreter: for tests, slower than base",
+        "in Triton's interpreter: for tests, no faster than base",
         "Triton 인터프리터로 실행: 시험용이며 base보다 느립니다",
         "以 Triton 解释器运行：仅供测试，比 base 慢",
     ),
     (
-        "by plain PyTorch operations: for tests, slower than base",
+        "by plain PyTorch operations: for tests, no faster than base",
         "일반 PyTorch 연산으로 실행: 시험용이며 base보다 느립니다",
         "以普通 PyTorch 运算运行：仅供测试，比 base 慢",
     ),

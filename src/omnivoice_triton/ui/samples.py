@@ -68,7 +68,7 @@ def read(folder: str) -> dict[str, Any]:
     """What the folder's metadata.json says; nothing if it can't be read."""
     try:
         document = json.loads((Path(folder) / "metadata.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -102,8 +102,10 @@ def _about(page: Page, document: dict[str, Any], entries: list[dict[str, Any]]) 
     words = page.words
     environment = document.get("environment")
     if isinstance(environment, dict):
-        gpus = environment.get("gpus") or []
-        on = gpus[0]["name"] if gpus and str(document.get("device")) != "cpu" else "CPU"
+        try:
+            on = "CPU" if str(document.get("device")) == "cpu" else files.device_of(document)
+        except (KeyError, TypeError, AttributeError, files.Damaged):
+            on = "?"
         st.caption(
             words(
                 "samples_made",

@@ -162,9 +162,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "并不表示更差。噪声不同时显示 -。",
     ),
     "first_call": (
-        "First call: the model was loaded and graphs captured. Say it again for warm figures.",
-        "첫 호출: 모델을 불러오고 그래프를 캡처했습니다. 준비된 수치는 다시 한 번 실행해 확인하세요.",
-        "首次调用：已加载模型并捕获图。再运行一次可得到预热后的数据。",
+        "First call: it follows the loading of the model, and captures graphs if the mode has any. Say it again for "
+        "warm figures.",
+        "첫 호출: 모델을 불러온 직후이며, 그래프가 있는 모드는 이때 캡처합니다. 준비된 수치는 다시 한 번 실행해 "
+        "확인하세요.",
+        "首次调用：刚加载模型，有图的模式此时捕获图。再运行一次可得到预热后的数据。",
     ),
     "waveform": ("waveform", "파형", "波形"),
     "spectrogram": ("spectrogram", "스펙트로그램", "频谱图"),
@@ -178,9 +180,9 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "未找到结果文件。可用 `omnivoice-triton bench speed --json FILE` 生成后在此上传，或在侧边栏填写其文件夹。",
     ),
     "bad_results": (
-        "{name} is no result file: {why}",
-        "{name}은(는) 결과 파일이 아닙니다: {why}",
-        "{name} 不是结果文件：{why}",
+        "{name} can't be used as results: {why}",
+        "{name}을(를) 결과로 쓸 수 없습니다: {why}",
+        "{name} 不能用作结果：{why}",
     ),
     "precision": ("Precision", "정밀도", "精度"),
     "clock": ("Clock", "측정 방식", "计时方式"),
