@@ -18,7 +18,7 @@ from omnivoice_triton.bench.turbo_floor import packed_rows, step_flop
 from omnivoice_triton.cli.evidence import BENCHES, CHECKS
 from omnivoice_triton.config import ENGINE_OPTIONS, MODES
 from omnivoice_triton.engine.weights import BackboneShape
-from omnivoice_triton.verify import kernel_tier, parity, speech_tier
+from omnivoice_triton.verify import kernel_tier, parity, speech_figures
 from omnivoice_triton.verify.sentences import SENTENCES
 from tests.docs.pages import PAGES, READMES, ROOT, blocks, commands
 
@@ -147,15 +147,15 @@ def test_thresholds_are_those_of_the_code() -> None:
         "silence": "silence",
     }
     for first, name in margins.items():
-        assert float(row(page, first)[1].split()[0]) == speech_tier.MARGINS[name]
-    assert row(page, "duration |")[1] == f"{100 * speech_tier.MARGINS['duration']:.0f} %, either way"
-    assert set(margins.values()) | {"duration"} == set(speech_tier.MARGINS)
+        assert float(row(page, first)[1].split()[0]) == speech_figures.MARGINS[name]
+    assert row(page, "duration |")[1] == f"{100 * speech_figures.MARGINS['duration']:.0f} %, either way"
+    assert set(margins.values()) | {"duration"} == set(speech_figures.MARGINS)
     flat = " ".join(text(page).split())
     assert f"layers {', '.join(map(str, parity.LAYERS))} " in flat
     assert f"above {parity.MIN_COSINE}, for INT8 modes {parity.MIN_COSINE_INT8}" in flat
     assert f"at most {parity.MAX_ERROR_RATIO} times as far" in flat
     assert f"{100 * parity.MIN_AGREEMENT:.1f} % must be chosen alike" in flat
-    assert f"samples must be within {100 * speech_tier.MAX_WAVEFORM_ERROR:.0f} %" in flat
+    assert f"samples must be within {100 * speech_figures.MAX_WAVEFORM_ERROR:.0f} %" in flat
     assert len({sentence.code for sentence in SENTENCES}) == 10
     assert f"{len(SENTENCES)} sentences in ten languages" in flat
 

@@ -14,7 +14,7 @@ from tools.demo_voice import judge as training
 
 from omnivoice_triton.checkpoint import demo, make_checkpoint
 from omnivoice_triton.speech import CheckpointError, InputError
-from omnivoice_triton.verify import acoustics, judge, recognise, sentences, speech_tier
+from omnivoice_triton.verify import acoustics, judge, recognise, sentences, speaking, speech_figures, speech_tier
 from omnivoice_triton.verify.parity import LAYERS, known_text
 from omnivoice_triton.verify.recording import chosen_layers
 
@@ -100,7 +100,7 @@ def test_a_broken_judge_is_one_line(directory: Path, tmp_path: Path) -> None:
 def test_a_demo_voice_speaks_its_own_sentences_in_turn(voice: Path) -> None:
     own = sentences.material(voice)
     assert [s.code for s in own.sentences[:6]] == ["en", "ko", "zh", "ko", "zh", "en"]
-    plan = speech_tier.plan(15, available=own.sentences)
+    plan = speaking.plan(15, available=own.sentences)
     for kind, each in (("auto", 5), ("clone", 5)):
         assert set(Counter(u.sentence.code for u in plan if u.voice == kind).values()) == {each}
     assert {u.sentence.code for u in plan if u.voice == "design"} == {"en", "ko", "zh"}
@@ -111,7 +111,7 @@ def test_a_demo_voice_speaks_its_own_sentences_in_turn(voice: Path) -> None:
     }
     assert known_text(voice) == "Number 0 is here."
     with pytest.raises(InputError, match="sentences must be 1 to 15, not 16"):
-        speech_tier.plan(16, available=own.sentences)
+        speaking.plan(16, available=own.sentences)
 
 
 def test_its_reference_and_design_are_voices_that_it_knows() -> None:
@@ -119,7 +119,7 @@ def test_its_reference_and_design_are_voices_that_it_knows() -> None:
     from tools.demo_voice.speakers import SPEAKERS
 
     known = {text for speaker in SPEAKERS for text, _ in instructs(speaker, chinese=False)}
-    assert speech_tier.DESIGN in known
+    assert speaking.DESIGN in known
     assert sentences.DEMO_VOICE in known
 
 
@@ -146,9 +146,9 @@ def test_a_demo_voice_without_its_sentences_is_refused(
 def test_its_margin_is_one_point(voice: Path, tmp_path: Path) -> None:
     tiny = make_checkpoint(tmp_path / "tiny", "tiny", seed=0)
     base, worse = [{"cer": 0.05}] * 8, [{"cer": 0.065}] * 8
-    assert speech_tier.compared(worse, base, speech_tier.margins(voice))["cer"].failed
-    assert not speech_tier.compared(worse, base, speech_tier.margins(tiny))["cer"].failed
-    assert not speech_tier.compared(base, worse, speech_tier.margins(voice))["cer"].failed
+    assert speech_figures.compared(worse, base, speech_figures.margins(voice))["cer"].failed
+    assert not speech_figures.compared(worse, base, speech_figures.margins(tiny))["cer"].failed
+    assert not speech_figures.compared(base, worse, speech_figures.margins(voice))["cer"].failed
 
 
 class Scripted:
@@ -185,7 +185,7 @@ def test_clones_have_a_reference_in_their_own_language(
     similarity = acoustics.similarity
     monkeypatch.setattr(acoustics, "similarity", lambda a, b: prints.append(b) or similarity(a, b))
     cloned: list[tuple[str, Any]] = []
-    say = speech_tier.say
+    say = speaking.say
 
     def seen(runner: Any, session: Any, utterance: Any) -> Any:
         if utterance.voice == "clone":
@@ -194,7 +194,7 @@ def test_clones_have_a_reference_in_their_own_language(
             cloned.append((one.text, one.print))
         return say(runner, session, utterance)
 
-    monkeypatch.setattr(speech_tier, "say", seen)
+    monkeypatch.setattr(speaking, "say", seen)
     given = (np.random.default_rng(0).standard_normal(30_000).astype(np.float32) * 0.1, 24_000), "A hiss."
     tier = speech_tier.run(
         voice,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from omnivoice_triton.kernels import engine_reference
 from omnivoice_triton.models import turbo
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError
-from omnivoice_triton.verify import speech_tier
+from omnivoice_triton.verify import sample_files, speaking, speech_figures, speech_tier
 from omnivoice_triton.verify.outcome import Tier
 from omnivoice_triton.verify.sentences import REFERENCE, SENTENCES
 
@@ -50,12 +49,12 @@ class Parrot:
 
 
 def test_turbo_passes_in_every_voice(tiny: Path, tmp_path: Path) -> None:
-    tier = run(tiny, voices=speech_tier.VOICES, samples=tmp_path)
+    tier = run(tiny, voices=speaking.VOICES, samples=tmp_path)
     assert tier.passed, tier.failures
     base, row = tier.rows
     assert base["tokens_are_upstreams"] is True
     assert row["mode"] == "turbo"
-    assert set(row["comparisons"]) == set(speech_tier.MARGINS) - {"cer"}
+    assert set(row["comparisons"]) == set(speech_figures.MARGINS) - {"cer"}
     assert row["comparisons"]["tokens_equal"]["mode"] == 1.0
     assert row["comparisons"]["speaker_similarity"]["utterances"] == 3
     assert row["waveform_where_tokens_equal"]["utterances"] == row["utterances"] == 7
@@ -64,7 +63,8 @@ def test_turbo_passes_in_every_voice(tiny: Path, tmp_path: Path) -> None:
     assert {one["sentences_in"]: one["text"] for one in tier.details["cloned"]} == dict.fromkeys(
         ("en", "ko", "zh"), REFERENCE.text
     )
-    entries = json.loads((tmp_path / "metadata.json").read_text())["samples"]
+    assert sample_files.faults(tmp_path) == []
+    entries = sample_files.read_metadata(tmp_path)["samples"]
     assert {entry["mode"] for entry in entries} == {"base", "turbo"}
     assert all(entry["tokens_equal_to_base"] == 1 for entry in entries)
     samples, rate = soundfile.read(tmp_path / entries[-1]["file"])
@@ -189,15 +189,15 @@ def test_a_reference_of_ones_own(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_how_many_sentences_there_are() -> None:
-    assert len(speech_tier.plan(4)) == 4 + 4 + 2
+    assert len(speaking.plan(4)) == 4 + 4 + 2
     with pytest.raises(InputError, match="sentences must be 1 to 16, not 17"):
-        speech_tier.plan(17)
+        speaking.plan(17)
 
 
 def test_agreement_needs_equal_lengths(tiny: Path) -> None:
     import torch
 
-    one = speech_tier.Said(None, [torch.zeros(2, 3)])  # type: ignore[arg-type]
+    one = speaking.Said(None, [torch.zeros(2, 3)])  # type: ignore[arg-type]
     assert one.agreement(replace(one, tokens=[torch.zeros(2, 3)])) == 1
     assert one.agreement(replace(one, tokens=[torch.zeros(2, 1), torch.ones(2, 2)])) == pytest.approx(1 / 3)
     assert one.agreement(replace(one, tokens=[torch.zeros(2, 4)])) == 0

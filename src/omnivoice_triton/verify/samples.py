@@ -25,7 +25,7 @@ from omnivoice_triton.speech import OmniVoiceTritonError, Speech
 from omnivoice_triton.verify import sample_files, smoke
 from omnivoice_triton.verify.sample_sentences import DESIGN, REFERENCE_INSTRUCT, REFERENCES, SPOKEN
 from omnivoice_triton.verify.sentences import Sentence
-from omnivoice_triton.verify.speech_tier import Said, kept_tokens
+from omnivoice_triton.verify.speaking import Said, kept_tokens
 
 FORMATS = ("flac", "opus")
 NOISE = "torch"

@@ -8,315 +8,28 @@ give the same tokens; mode turbo draws upstream's noise for that, and its own fo
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from omnivoice_triton.checkpoint import is_demo, is_random
 from omnivoice_triton.config import MODES
 from omnivoice_triton.models.availability import resolve_dtype
-from omnivoice_triton.models.runner import BaseRunner
-from omnivoice_triton.speech import InputError, Speech
-from omnivoice_triton.verify import acoustics, statistics
+from omnivoice_triton.verify import sample_files, statistics
 from omnivoice_triton.verify.outcome import Progress, Tier, quiet
-from omnivoice_triton.verify.recognise import Recogniser, character_error_rate, knows
-from omnivoice_triton.verify.sentences import SENTENCES, Material, Sentence, material
-
-MARGINS = {
-    "tokens_equal": 0.10,
-    "cer": 0.02,
-    "speaker_similarity": 0.05,
-    "duration": 0.10,
-    "clipping": 0.001,
-    "silence": 0.10,
-}
-"""By how much the mean may be worse: shares of 1; duration in natural logarithms of the ratio."""
-DEMO_MARGINS = {"cer": 0.01}
-"""Narrower ones for the demo voice, whose own recogniser reads it."""
-MAX_WAVEFORM_ERROR = 0.02
-"""Relative error of the samples where the tokens are equal: TF32 in the codec makes about 0.001."""
-DESIGN = "female, high pitch"
-VOICES = ("auto", "clone", "design")
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One thing to say, in one kind of voice, with one seed."""
-
-    number: int
-    sentence: Sentence
-    voice: str
-
-    @property
-    def name(self) -> str:
-        """For rows and files."""
-        return f"{self.number:02d}-{self.sentence.code}-{self.voice}"
-
-    @property
-    def seed(self) -> int:
-        """The same in every mode."""
-        return 1000 + self.number
-
-
-@dataclass
-class Said:
-    """What one mode made of one utterance."""
-
-    speech: Speech
-    tokens: list[torch.Tensor]
-    """[C, T] of each chunk, on the CPU."""
-
-    def agreement(self, other: Said) -> float:
-        """Share of equal tokens; 0 if the lengths differ."""
-        mine, theirs = torch.cat(self.tokens, 1), torch.cat(other.tokens, 1)
-        return float((mine == theirs).double().mean()) if mine.shape == theirs.shape else 0.0
-
-
-@dataclass(frozen=True)
-class Cloned:
-    """A voice that all modes clone."""
-
-    voice: Any
-    """As runners take it."""
-    print: Any
-    """Of its recording, by `acoustics.voice_print`."""
-    text: str
-    cer: float | None = None
-    """What a recogniser makes of the recording, if base made it up."""
-
-
-@dataclass
-class Session:
-    """How to speak: the same for every mode."""
-
-    path: Path
-    device: str
-    dtype: str
-    steps: int
-    utterances: list[Utterance]
-    material: Material
-    duration_s: float | None = None
-    cloned: dict[str, Cloned] = field(default_factory=dict)
-    """Whom to clone, by the language of the sentence to be said."""
-    kept: dict[str, list[Said]] = field(default_factory=dict)
-    """Recordings with upstream's noise in every mode, to be heard side by side."""
-    progress: Progress = quiet
-    done: int = 0
-    total: int = 0
-
-
-def plan(sentences: int, voices: Sequence[str] = VOICES, available: Sequence[Sentence] = SENTENCES) -> list[Utterance]:
-    """The first `sentences` of those available, each in a voice of the model's choice and a cloned one; some designed.
-
-    Raises:
-        InputError: fewer than one sentence, or more than there are.
-    """
-    if not 1 <= sentences <= len(available):
-        raise InputError(f"sentences must be 1 to {len(available)}, not {sentences}")
-    kinds = [(s, v) for n, s in enumerate(available[:sentences]) for v in voices if v != "design" or n % 3 == 0]
-    return [Utterance(number, sentence, voice) for number, (sentence, voice) in enumerate(kinds)]
-
-
-@contextmanager
-def kept_tokens(runner: BaseRunner) -> Iterator[list[list[torch.Tensor]]]:
-    """The tokens of each item that is turned into sound within the block."""
-    kept: list[list[torch.Tensor]] = []
-    acceleration = runner.acceleration
-    assert acceleration is not None
-
-    def keep(tokens: Any) -> None:
-        chunks = tokens if isinstance(tokens, list | tuple) else [tokens]
-        kept.append([chunk.detach().cpu() for chunk in chunks])
-
-    if acceleration.turbo is not None:
-        holder: Any = acceleration.turbo
-        name = "_sound"
-        original = holder._sound
-
-        def through(tokens: Any, *rest: Any) -> Any:
-            for item in tokens:
-                keep(item)
-            return original(tokens, *rest)
-    else:
-        holder, name = runner.model, "_decode_and_post_process"
-        original = holder._decode_and_post_process
-
-        def through(tokens: Any, *rest: Any) -> Any:
-            keep(tokens)
-            return original(tokens, *rest)
-
-    holder.__dict__[name] = through
-    try:
-        yield kept
-    finally:
-        del holder.__dict__[name]
-
-
-def say(runner: BaseRunner, session: Session, utterance: Utterance) -> Said:
-    """One utterance in the runner's mode."""
-    extra: dict[str, Any] = {}
-    if utterance.voice == "clone":
-        extra["voice"] = session.cloned[utterance.sentence.code].voice
-    elif utterance.voice == "design":
-        extra["instruct"] = DESIGN
-    with kept_tokens(runner) as tokens:
-        speech = runner.generate(
-            utterance.sentence.text,
-            utterance.sentence.language,
-            seed=utterance.seed,
-            num_step=session.steps,
-            duration=session.duration_s,
-            **extra,
-        )
-    return Said(speech, tokens[0])
-
-
-def speak(session: Session, mode: str, **options: Any) -> list[Said]:
-    """Every utterance in one mode; options as `BaseRunner` takes them."""
-    dtype = options.pop("dtype", session.dtype)
-    said: list[Said] = []
-    with BaseRunner(device=session.device, model_id=session.path, dtype=dtype, mode=mode, **options) as runner:
-        for utterance in session.utterances:
-            session.progress(3, f"{mode} in {dtype}: {utterance.name}", session.done, session.total)
-            said.append(say(runner, session, utterance))
-            session.done += 1
-    return said
-
-
-def make_voices(session: Session, given: tuple[Any, str] | None, recogniser: Recogniser | None) -> None:
-    """Set whom all modes clone: the given recording (path, or samples and rate; transcript), or what base makes up.
-
-    Of what base makes up, sentences of one language share a voice: a demo voice clones within a language only.
-    """
-    codes = dict.fromkeys(utterance.sentence.code for utterance in session.utterances if utterance.voice == "clone")
-    with BaseRunner(device=session.device, model_id=session.path, dtype=session.dtype, mode="base") as runner:
-        if given is not None:
-            recording, transcript = given
-            one = Cloned(runner.create_voice(recording, transcript), _print_of(recording), transcript)
-            session.cloned = dict.fromkeys(codes, one)
-            return
-        made: dict[Sentence, Cloned] = {}
-        for code in codes:
-            wanted = session.material.reference(code)
-            if wanted not in made:
-                made[wanted] = _made_up(runner, session, wanted, recogniser)
-            session.cloned[code] = made[wanted]
-
-
-def _made_up(runner: BaseRunner, session: Session, wanted: Sentence, recogniser: Recogniser | None) -> Cloned:
-    own = session.material
-    speech = runner.generate(
-        wanted.text,
-        wanted.language,
-        instruct=own.reference_instruct,
-        seed=1,
-        num_step=session.steps,
-        duration=own.reference_s,
-    )
-    recording = (speech.audio, speech.sample_rate)
-    heard = recogniser.transcribe(*recording, wanted.code) if recogniser and knows(recogniser, wanted.code) else None
-    rate = None if heard is None else character_error_rate(heard, wanted.text)
-    return Cloned(runner.create_voice(recording, wanted.text), _print_of(recording), wanted.text, rate)
-
-
-def _print_of(recording: Any) -> Any:
-    if isinstance(recording, str | Path):
-        import soundfile
-
-        samples, rate = soundfile.read(str(recording), dtype="float32", always_2d=True)
-        recording = (samples.mean(1), rate)
-    return acoustics.voice_print(*recording)
-
-
-def is_upstreams(session: Session) -> bool:
-    """Whether base's tokens are those of upstream's own generate() after torch.manual_seed."""
-    utterance = Utterance(0, session.utterances[0].sentence, "auto")
-    with BaseRunner(device=session.device, model_id=session.path, dtype=session.dtype, mode="base") as runner:
-        ours = say(runner, session, utterance)
-        with kept_tokens(runner) as tokens, torch.random.fork_rng():
-            torch.manual_seed(utterance.seed)
-            runner.model.generate(
-                text=utterance.sentence.text,
-                language=utterance.sentence.language,
-                duration=session.duration_s,
-                num_step=session.steps,
-            )
-    return all(torch.equal(a, b) for a, b in zip(ours.tokens, tokens[0], strict=True))
-
-
-def measured(
-    said: Said, utterance: Utterance, recogniser: Recogniser | None, cloned: dict[str, Cloned]
-) -> dict[str, Any]:
-    """Figures of one recording by itself; a clone is compared with the recording in `cloned` that it was made from."""
-    audio, rate = said.speech.audio, said.speech.sample_rate
-    figures: dict[str, Any] = {
-        "duration": float(np.log(max(said.speech.audio_s, 1e-3))),
-        "clipping": acoustics.clipping(audio),
-        "silence": acoustics.silence(audio, rate),
-    }
-    if utterance.voice == "clone":
-        of = cloned[utterance.sentence.code].print
-        figures["speaker_similarity"] = acoustics.similarity(acoustics.voice_print(audio, rate), of)
-    if recogniser is not None and knows(recogniser, utterance.sentence.code):
-        heard = recogniser.transcribe(audio, rate, utterance.sentence.code)
-        figures["cer"] = character_error_rate(heard, utterance.sentence.text)
-    return figures
-
-
-_WORSE = {
-    "tokens_equal": statistics.LOWER_IS_WORSE,
-    "cer": statistics.HIGHER_IS_WORSE,
-    "speaker_similarity": statistics.LOWER_IS_WORSE,
-    "duration": statistics.EITHER_IS_WORSE,
-    "clipping": statistics.HIGHER_IS_WORSE,
-    "silence": statistics.HIGHER_IS_WORSE,
-}
-
-
-def margins(path: Path) -> dict[str, float]:
-    """What the modes of the checkpoint at `path` are held to."""
-    return MARGINS | DEMO_MARGINS if is_demo(path) else dict(MARGINS)
-
-
-def compared(
-    mode: list[dict[str, Any]], base: list[dict[str, Any]], allowed: dict[str, float]
-) -> dict[str, statistics.Comparison]:
-    """Every figure that both have, paired, beside the margin `allowed` for it."""
-    found = {}
-    for name, margin in allowed.items():
-        pairs = [(m[name], b[name]) for m, b in zip(mode, base, strict=True) if name in m and name in b]
-        if pairs:
-            ours, theirs = zip(*pairs, strict=True)
-            found[name] = statistics.compare(name, ours, theirs, margin=margin, worse=_WORSE[name])
-    return found
-
-
-def waveform_error(mode: list[Said], base: list[Said]) -> dict[str, Any]:
-    """Relative error of the samples of utterances whose tokens are all equal to base's."""
-    errors: list[float] = []
-    for ours, theirs in zip(mode, base, strict=True):
-        if ours.agreement(theirs) == 1:
-            a, b = ours.speech.audio.astype(np.float64), theirs.speech.audio.astype(np.float64)
-            same_length = a.shape == b.shape
-            errors.append(float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12) if same_length else 1.0)
-    return {"utterances": len(errors), "worst": max(errors) if errors else None}
-
-
-def broken(said: list[Said], utterances: Sequence[Utterance]) -> list[str]:
-    """What is wrong with recordings whatever base says."""
-    wrong = []
-    for one, utterance in zip(said, utterances, strict=True):
-        audio = one.speech.audio
-        if not audio.size or not np.isfinite(audio).all():
-            wrong.append(f"{utterance.name}: no finite sound")
-        elif np.abs(audio).max() < 0.01:
-            wrong.append(f"{utterance.name}: silent")
-    return wrong
+from omnivoice_triton.verify.recognise import Recogniser, knows
+from omnivoice_triton.verify.sentences import material
+from omnivoice_triton.verify.speaking import VOICES, Said, Session, is_upstreams, make_voices, plan, speak
+from omnivoice_triton.verify.speech_figures import (
+    MAX_WAVEFORM_ERROR,
+    broken,
+    compared,
+    margins,
+    measured,
+    waveform_error,
+)
 
 
 def run(
@@ -428,7 +141,7 @@ def run(
         for code, one in session.cloned.items()
     ]
     if samples is not None:
-        save_samples(samples, session, tier)
+        save_samples(samples, session)
     tier.seconds = time.perf_counter() - start
     return tier
 
@@ -452,33 +165,25 @@ def run_dtypes(
     return whole
 
 
-def save_samples(folder: Path, session: Session, tier: Tier) -> None:
+def save_samples(folder: Path, session: Session) -> None:
     """Write every recording as FLAC under its mode, and `metadata.json` with what the dashboard shows of them.
 
     Mode turbo speaks with upstream's noise here, so that its tokens are comparable with base's.
     """
-    import json
-
-    entries = []
-    base = session.kept["base"]
-    for mode, said in session.kept.items():
-        (folder / mode).mkdir(parents=True, exist_ok=True)
-        for one, theirs, utterance in zip(said, base, session.utterances, strict=True):
-            file = f"{mode}/{utterance.name}.flac"
-            one.speech.save(folder / file)
-            entries.append(
-                {
-                    "file": file,
-                    "mode": mode,
-                    "language": utterance.sentence.code,
-                    "voice": utterance.voice,
-                    "text": utterance.sentence.text,
-                    "seed": utterance.seed,
-                    "audio_s": one.speech.audio_s,
-                    "time_ms": one.speech.time_ms,
-                    "tokens_equal_to_base": one.agreement(theirs),
-                }
-            )
+    entries = [
+        sample_files.keep(
+            folder,
+            f"{mode}/{utterance.name}.flac",
+            one.speech,
+            mode=mode,
+            language=utterance.sentence.code,
+            voice=utterance.voice,
+            text=utterance.sentence.text,
+            tokens_equal_to_base=one.agreement(theirs),
+        )
+        for mode, said in session.kept.items()
+        for one, theirs, utterance in zip(said, session.kept["base"], session.utterances, strict=True)
+    ]
     document = {
         "model": session.path.name,
         "dtype": session.dtype,
@@ -486,7 +191,7 @@ def save_samples(folder: Path, session: Session, tier: Tier) -> None:
         "noise": "torch",
         "samples": entries,
     }
-    (folder / "metadata.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sample_files.write_metadata(folder, document)
 
 
 def _row(
