@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ from omnivoice_triton.bench import (
     turbo_floor,
     turbo_lengths,
     turbo_memory,
+    turbo_options,
     turbo_startup,
     turbo_throughput,
 )
@@ -310,8 +313,10 @@ START = {"part": "startup", "dtype": "fp16", "total_s": 7.0, "on_target": True}
 START |= {f"{stage}_s": 1.0 for stage in turbo_startup.STAGES}
 HELD = {"part": "memory", "dtype": "fp16", "variant": "default", "peak_vram_mb": 2111.0, "device_used_mb": 2345.0}
 HELD |= {"target_mb": 2400.0, "on_target": True}
+LOSSY = {"part": "options", "variant": "FP8", "case": "en 5 s", "dtype": "fp16", **TIMES, "ratio_to_exact": 0.876}
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "cases": [CASE, SPLIT], "lengths": [LENGTHS], "throughput": [CELL], "startup": [START], "memory": [HELD]
+    "cases": [CASE, SPLIT], "lengths": [LENGTHS], "throughput": [CELL], "startup": [START], "memory": [HELD],
+    "options": [LOSSY],
 }  # fmt: skip
 
 
@@ -329,11 +334,12 @@ def test_all_parts(gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = tmp_path / "turbo.json"
     assert turbo.main(["--dtypes", "fp16", "--json", str(out)]) == 0
     document = json.loads(out.read_text())
-    parts = ["cases", "cases", "lengths", "throughput", "startup", "memory"]
+    parts = ["cases", "cases", "lengths", "throughput", "startup", "memory", "options"]
     assert [row["part"] for row in document["results"]] == parts
     printed = capsys.readouterr().out
     for figure in (
         "2345",
+        "0.876",
         "21.5",
         "0.654",
         "77.7",
@@ -387,21 +393,65 @@ def test_refuses_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert capsys.readouterr().err == "bench.turbo: this needs an NVIDIA GPU, and torch finds none\n"
 
 
+STANDIN = """
+import json, sys
+options = json.loads(sys.argv[-1])
+held = 2650.0 - 700 * (options.get("reference_encoder") is False) - 300 * options.get("host_embedding", True)
+print("ready", flush=True)
+assert sys.stdin.readline() == "go\\n"
+print(json.dumps({"peak_vram_mb": held - 50, "device_used_mb": held}))
+"""
+"""In place of a child that measures."""
+
+
+def in_place_of_children(monkeypatch: pytest.MonkeyPatch, source: str) -> list[list[str]]:
+    asked: list[list[str]] = []
+    start = subprocess.Popen
+
+    def popen(command: list[str], **settings: Any) -> Any:
+        asked.append(command)
+        return start([sys.executable, "-c", source, *command[3:]], **settings)
+
+    monkeypatch.setattr(turbo_memory.subprocess, "Popen", popen)
+    return asked
+
+
 def test_memory_is_taken_with_the_options_of_each_variant(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
-
-    def memory(path: Path, dtype: str, mode: str, cases: Any, **options: Any) -> Any:
-        asked.append(options)
-        held = 2650.0 - 700 * (options.get("reference_encoder") is False) - 300 * options.get("host_embedding", True)
-        return {name: {"peak_vram_mb": held - 50, "device_used_mb": held} for name in cases}
-
-    monkeypatch.setattr(turbo_memory, "memory", memory)
+    asked = in_place_of_children(monkeypatch, STANDIN)
     rows = turbo_memory.measure(Path("model"), "fp16")
     assert [row["on_target"] for row in rows] == [True, True, False, False]
-    assert asked == [dict(options) for options, _ in turbo_memory.VARIANTS.values()]
+    assert [json.loads(command[-1]) for command in asked] == [
+        dict(options) for options, _ in turbo_memory.VARIANTS.values()
+    ]
     assert "missed" in turbo_memory.table(rows)[3]
-    for options in asked:
+    for options, _ in turbo_memory.VARIANTS.values():
         BaseRunner("cpu", mode="turbo", **options)  # options that there are
+
+
+@pytest.mark.parametrize("source", ["raise SystemExit('no such model')", STANDIN.replace("held = ", "held = 1 / 0 + ")])
+def test_a_memory_child_that_dies(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    in_place_of_children(monkeypatch, source)
+    with pytest.raises(InputError, match=r"a child ended with 1: (no such model|ZeroDivisionError)"):
+        turbo_memory.measure(Path("model"), "fp16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+def test_the_memory_child_needs_a_gpu(tiny: Path) -> None:
+    with pytest.raises(InputError, match="a child ended with"):
+        turbo_memory.measure(tiny, "fp16")
+
+
+def test_inexact_options_are_timed_beside_exact(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {name: {"text": "Hi.", "duration": 0.4, "num_step": 2} for name in turbo_options.CASES}
+    monkeypatch.setattr(turbo_options, "table_cases", lambda: cases)
+    rows = turbo_options.measure(tiny, "fp32", 2, device="cpu")
+    timed = [row for row in rows if "unavailable" not in row]
+    assert {row["case"] for row in timed} == set(turbo_options.CASES)
+    exact = [row for row in timed if row["variant"] == "exact"]
+    assert [row["ratio_to_exact"] for row in exact] == [1.0, 1.0]
+    assert not any("ratio_to_base" in row for row in timed)
+    assert {row["variant"] for row in rows} == set(turbo_options.VARIANTS)
+    assert all(row["variant"] in line for row, line in zip(rows, turbo_options.table(rows)[1:], strict=True))
 
 
 def test_a_cell_without_memory_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

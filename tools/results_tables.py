@@ -402,12 +402,14 @@ def turbo_part(name: str) -> Callable[[Say], str]:
         document = load("turbo")
         if not turbo_tables.part(document, "cases" if name == "floors" else name):
             return f"{say(NOT_YET)}\n"
-        naming = (_case,) if name in ("cases", "floors") else ()
+        naming = (_case,) if name in ("cases", "floors", "options") else ()
         head, rows, note = getattr(turbo_tables, name)(document, say, *naming)
         return markdown(head, rows) + f"\n{note}\n" + stamp(document, "turbo", say)
 
     return table
 
+
+TURBO_PARTS = ("cases", "floors", "throughput", "lengths", "startup", "memory", "options")
 
 TABLES: dict[str, Callable[[Say], str]] = {
     "modes": modes_table,
@@ -420,7 +422,7 @@ TABLES: dict[str, Callable[[Say], str]] = {
     "verify-kernels": verify_part("kernels"),
     "parity": verify_part("parity"),
     "speech": verify_part("speech"),
-    **{f"turbo-{name}": turbo_part(name) for name in ("cases", "floors", "throughput", "lengths", "startup", "memory")},
+    **{f"turbo-{name}": turbo_part(name) for name in TURBO_PARTS},
 }
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 760, 120, 110, 64, 34, 20

@@ -30,7 +30,16 @@ MEMORY_NOTE = (
     "MB that torch has allocated at the peak, and that the device holds after it, one 5 s utterance; no CUDA context."
 )
 
+OPTIONS_NOTE = "Options that change what is computed, in turns with exact turbo in one process; warm medians."
+
 KOREAN = {
+    OPTIONS_NOTE: "계산 결과를 바꾸는 옵션들. 정확한 turbo와 한 프로세스에서 번갈아 잰 예열 후 중앙값이다.",
+    "of exact": "정확한 것 대비",
+    "exact": "정확",
+    "INT8 attention": "INT8 어텐션",
+    "FP8": "FP8",
+    "FP8, INT8 attention": "FP8, INT8 어텐션",
+    "bf16 codec": "bf16 코덱",
     CASES_NOTE: (
         "`generate()` 전체의 실제 경과 시간, 예열 후 중앙값과 p5–p95이며 base와 turbo를 한 프로세스에서 번갈아 "
         "실행한다. *base 대비*는 회차별 비율의 중앙값이다. LM, 코덱, 후처리는 부분마다 장치를 동기화하며 따로 잰 "
@@ -177,6 +186,22 @@ def memory(document: dict[str, Any], say: Say) -> Table:
         for r in part(document, "memory")
     ]
     return _said(["dtype", "variant", "allocated", "on the device", "wanted"], say), rows, say(MEMORY_NOTE)
+
+
+def options(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:
+    """The inexact options beside exact turbo."""
+    rows = [
+        [
+            r["dtype"],
+            case_name(r["case"], say),
+            say(r["variant"]),
+            f"{r['median_ms']:.1f} ms",
+            f"{r['ratio_to_exact']:.3f}",
+        ]
+        for r in part(document, "options")
+        if "unavailable" not in r
+    ]
+    return _said(["dtype", "case", "variant", "ms", "of exact"], say), rows, say(OPTIONS_NOTE)
 
 
 def _said(words: list[str], say: Say) -> list[str]:

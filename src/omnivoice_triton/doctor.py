@@ -77,7 +77,7 @@ def modes_on(device: str) -> dict[str, Any]:
         remark = None
         if why is None and mode.made_for_gpu and device == "cpu":
             means = "in Triton's interpreter" if mode.needs_gpu else "by plain PyTorch operations"
-            remark = f"{means}: for tests, slower than base"
+            remark = f"{means}: for tests, no faster than base"
         modes[mode.name] = {"runs": why is None, "why": why or remark}
     return {"modes": modes, "auto": choose(AUTO, device).mode.name}
 

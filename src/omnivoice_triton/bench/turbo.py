@@ -5,6 +5,7 @@ lengths     hundreds of different lengths: no capture, no slow one, no growth, e
 throughput  audio seconds per second over batch sizes and lengths
 startup     process start to first audio, by stages
 memory      MB on the GPU, by options that save some
+options     what FP8, INT8 attention and a bf16 codec bring, beside exact turbo
 all         all of these, the default
 
 JSON is written after each part and dtype, every row with its `part`, so an interrupted run keeps what it measured.
@@ -18,7 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.bench import turbo_cases, turbo_lengths, turbo_memory, turbo_startup, turbo_throughput
+from omnivoice_triton.bench import (
+    turbo_cases,
+    turbo_lengths,
+    turbo_memory,
+    turbo_options,
+    turbo_startup,
+    turbo_throughput,
+)
 from omnivoice_triton.bench.harness import arguments
 from omnivoice_triton.bench.turbo_floor import MEASURED_PEAK_TFLOPS
 from omnivoice_triton.config import MODES
@@ -33,6 +41,7 @@ PARTS: dict[str, Callable[[list[Row]], list[str]]] = {
     "throughput": turbo_throughput.table,
     "startup": turbo_startup.table,
     "memory": turbo_memory.table,
+    "options": turbo_options.table,
 }
 """Name of each part, and how its rows are printed."""
 
@@ -50,6 +59,8 @@ def measure(part: str, path: Path, dtype: str, options: argparse.Namespace) -> l
         return turbo_throughput.measure(path, dtype, 1 if quick else 3, quick)
     if part == "memory":
         return turbo_memory.measure(path, dtype)
+    if part == "options":
+        return turbo_options.measure(path, dtype, 3 if quick else options.runs)
     return turbo_startup.measure(path, dtype, 1 if quick else 3)
 
 
@@ -66,7 +77,7 @@ def failures(rows: list[Row]) -> list[str]:
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
     """Command line; argparse exits with 2 on what it can't use."""
-    parser = arguments("turbo beside base: times, floors, lengths, throughput, startup, memory", runs=15)
+    parser = arguments("turbo beside base: times, floors, lengths, throughput, startup, memory, options", runs=15)
     parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--modes", nargs="+", default=["turbo"], choices=list(MODES), help="beside base, in cases")
     parser.add_argument("--quick", action="store_true", help="fewer cases, lengths, cells and runs")

@@ -53,10 +53,15 @@ def as_list(made: Any) -> list[Speech]:
     return speeches
 
 
-def take_turns(runners: Mapping[str, Any], keywords: Case, runs: int, warm: int = 1) -> dict[str, Row]:
-    """Figures of one case for every mode: first calls, then rounds in rotating order; `base` must be among them."""
-    if "base" not in runners:
-        raise InputError(f"ratios are to base, which is not among {', '.join(runners)}")
+def take_turns(
+    runners: Mapping[str, Any], keywords: Case, runs: int, warm: int = 1, reference: str = "base"
+) -> dict[str, Row]:
+    """Figures of one case for every mode: first calls, then rounds in rotating order.
+
+    Ratios, `ratio_to_base` by name, are to `reference`, which must be among them.
+    """
+    if reference not in runners:
+        raise InputError(f"ratios are to {reference}, which is not among {', '.join(runners)}")
     cold = {mode: as_list(runner.generate(seed=0, **keywords))[0].time_ms for mode, runner in runners.items()}
     rounds: list[dict[str, list[Speech]]] = []
     order = list(runners)
@@ -66,11 +71,11 @@ def take_turns(runners: Mapping[str, Any], keywords: Case, runs: int, warm: int 
         if turn >= warm:
             rounds.append(made)
     times = {mode: [made[mode][0].time_ms for made in rounds] for mode in runners}
-    base_p5 = summary(times["base"])["p5_ms"]
+    base_p5 = summary(times[reference])["p5_ms"]
     rows = {}
     for mode, spent in times.items():
         figures = summary(spent)
-        ratios = [own / base for own, base in zip(spent, times["base"], strict=True)]
+        ratios = [own / base for own, base in zip(spent, times[reference], strict=True)]
         audio_s = sum(speech.audio_s for speech in rounds[-1][mode])
         rows[mode] = {
             **figures,
@@ -269,7 +274,11 @@ def measure(path: Path, dtype: str, modes: Sequence[str], runs: int, quick: bool
     """Every case in one dtype, for base and `modes`."""
     cases = table_cases(quick)
     names = list(dict.fromkeys(("base", *modes)))
-    taken = {mode: memory(path, dtype, mode, cases) for mode in names}
+    # What the device holds is `turbo_memory`'s: here torch may keep blocks of the mode before.
+    taken = {
+        mode: {case: {"peak_vram_mb": held["peak_vram_mb"]} for case, held in memory(path, dtype, mode, cases).items()}
+        for mode in names
+    }
     rows: list[Row] = []
     with ExitStack() as stack:
         runners = {

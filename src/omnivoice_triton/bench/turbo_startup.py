@@ -106,11 +106,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         with collector_at_rest():  # as a runner does
+            import omnivoice  # noqa: F401
             import torch
-            from omnivoice import OmniVoice
 
             from omnivoice_triton.models.acceleration import accelerate
             from omnivoice_triton.models.availability import resolve_dtype
+            from omnivoice_triton.models.loading import load_upstream
 
         def wait() -> None:
             if options.device.startswith("cuda"):
@@ -118,10 +119,10 @@ def main(argv: list[str] | None = None) -> int:
 
         tell("imports")
         dtype = resolve_dtype(options.dtype, options.device)
-        model = OmniVoice.from_pretrained(str(options.model), device_map=options.device, dtype=dtype).eval()
+        model = load_upstream(options.model, options.device, dtype, parts_will_leave=True)
         wait()
         tell("load")
-        turbo = accelerate(model, "turbo").turbo
+        turbo = accelerate(model, "turbo", host_embedding=True).turbo
         if turbo is None:
             raise InputError("no turbo engine was installed")
         wait()

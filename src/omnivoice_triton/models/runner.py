@@ -119,11 +119,12 @@ class BaseRunner:
             NotEnoughMemory: the GPU has less free memory than the weights need.
         """
         with collector_at_rest():
+            import omnivoice  # noqa: F401  # the slowest import there is
             import torch
-            from omnivoice import OmniVoice
 
             from omnivoice_triton.checkpoint import resolve_model
             from omnivoice_triton.models.acceleration import accelerate
+            from omnivoice_triton.models.loading import load_upstream
 
         with self._lock:
             if self._model is not None:
@@ -131,11 +132,7 @@ class BaseRunner:
             path = resolve_model(self.model_id)
             self._check_memory(path)
             try:
-                # transformers loads to a GPU into one block, which no part that is parked later would leave.
-                first = "cpu" if self.mode.engine else self.device
-                model = OmniVoice.from_pretrained(str(path), device_map=first, dtype=self.dtype).eval()
-                if first != self.device:
-                    model.to(self.device)
+                model = load_upstream(path, self.device, self.dtype, parts_will_leave=self.mode.engine)
                 # Nobody else runs this model's forward, which would have to wait for the host.
                 owned = {"host_embedding": True} if self.mode.engine else {}
                 self._acceleration = accelerate(
