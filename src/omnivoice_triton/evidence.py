@@ -56,6 +56,20 @@ def default_model(model: str | None, device: str) -> Path:
     return resolve_model(model) if model is not None or device == "cpu" else cached_checkpoint("full")
 
 
+def read_json(path: Path, error: type[InputError] = InputError) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: it can't be read, or is no JSON; `error` names a narrower one.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as caught:
+        raise error(f"can't read {path}: {caught.strerror or caught}") from caught
+    except (ValueError, RecursionError) as caught:  # ValueError: no JSON, or no UTF-8
+        raise error(f"{path} is no JSON: {caught}") from caught
+
+
 def write_json(path: Path | None, kind: str, model: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
     """Stamp the figures with what made them and write them; returns the document.
 

@@ -127,7 +127,7 @@ def test_its_reference_and_design_are_voices_that_it_knows() -> None:
     ("content", "message"),
     [
         (None, "can't read"),
-        ("[", "not valid JSON"),
+        ("[", "is no JSON"),
         ("{}", "must hold a list"),
         ('[{"language": "fr", "text": "Oui."}]', "is no sentence of en, ko, zh"),
         ('[{"language": "ko", "text": "네."}]', "no English sentence"),

@@ -213,7 +213,7 @@ def test_a_spoilt_folder_is_seen(folder: Path, spoil: Callable[[Path, dict[str, 
 def test_a_folder_without_samples_is_no_good_one(tmp_path: Path) -> None:
     sample_files.write_metadata(tmp_path, {"samples": []})
     assert sample_files.faults(tmp_path) == ["no samples"]
-    for text in ("{", "[]", '{"samples": [{"mode": "base"}]}', '{"samples": 3}'):
+    for text in ("{", "[" * 100_000, "[]", '{"samples": [{"mode": "base"}]}', '{"samples": 3}'):
         (tmp_path / "metadata.json").write_text(text)
         with pytest.raises(InputError, match=r"metadata\.json"):
             sample_files.faults(tmp_path)

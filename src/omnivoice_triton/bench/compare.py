@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.evidence import read_json
 from omnivoice_triton.speech import InputError
 
 IDENTITY = (
@@ -103,12 +104,7 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it can't be read, or is none of ours.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+    document = read_json(path)
     if not isinstance(document, dict) or not document.get("results") or "kind" not in document:
         raise InputError(f"{path} is no result file: wanted an object with kind and results")
     return document

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.evidence import read_json
 from omnivoice_triton.speech import InputError, Speech
 
 METADATA = "metadata.json"
@@ -63,12 +64,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it can't be one of ours.
     """
     path = folder / METADATA
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
+    document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("samples"), list):
         raise InputError(f"{path} lists no samples")
     entries = [entry for name in _FILES_OF for entry in document.get(name, [])]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.checkpoint import is_demo
 from omnivoice_triton.checkpoint.demo import SENTENCES as DEMO_SENTENCES
+from omnivoice_triton.evidence import read_json
 from omnivoice_triton.speech import CheckpointError
 
 
@@ -110,12 +110,7 @@ def held_out(path: Path) -> tuple[Sentence, ...]:
 
 
 def _read_list(path: Path) -> list[Any]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"can't read {path}, the demo voice's sentences: {error.strerror or error}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    rows = read_json(path, CheckpointError)
     if not isinstance(rows, list):
         raise CheckpointError(f"{path} must hold a list of sentences, not {type(rows).__name__}")
     return rows
