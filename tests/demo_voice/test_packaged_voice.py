@@ -18,10 +18,12 @@ from tools.demo_voice import measures, package
 
 from omnivoice_triton.checkpoint import demo, is_demo, resolve_model
 from omnivoice_triton.cli import main
+from omnivoice_triton.config import GenerationOptions
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.verify.judge import error_rate
 from omnivoice_triton.verify.recognise import load_recogniser
 from omnivoice_triton.verify.sentences import Sentence, held_out
+from tests.engine.test_audio import check_equal
 from tests.verify.test_parity import causal_engine, skipped_residual, wrong_codebook_offset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +69,22 @@ def test_it_is_not_when_a_kernel_is_broken(
     plant(monkeypatch)
     with pytest.raises(AssertionError, match=r"CER .* in mode turbo"):
         assert_understood("turbo")
+
+
+def test_post_processing_of_real_speech_is_upstreams_to_the_bit() -> None:
+    """What was said, with pauses as long and as loud as a codec leaves them; tests/engine has synthetic sound."""
+    said = sentences(2)
+    with BaseRunner(device="cpu", model_id=CHECKPOINT, mode="turbo") as runner:
+        takes = runner.generate([s.text for s in said], [s.language for s in said], seed=3, num_step=8)
+    rng = np.random.default_rng(0)
+    shorter = 0
+    for pause_s, floor, ref_rms in ((0.3, 0.0, None), (0.8, 1e-4, 0.05), (1.5, 3e-3, 0.2)):
+        parts = [
+            [take.audio, (floor * rng.standard_normal(int(24_000 * pause_s))).astype(np.float32)] for take in takes
+        ]
+        audio = np.concatenate([part for pair in parts for part in pair])
+        shorter += len(check_equal(audio, 24_000, ref_rms, GenerationOptions())) < len(audio)
+    assert shorter >= 2, "hardly any silence was found: this proves nothing"
 
 
 def test_design_sets_the_pitch() -> None:
