@@ -54,13 +54,13 @@ _TEMPLATES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "in Triton's interpreter: for tests, no faster than base",
-        "Triton 인터프리터로 실행: 시험용이며 base보다 느립니다",
-        "以 Triton 解释器运行：仅供测试，比 base 慢",
+        "Triton 인터프리터로 실행: 시험용이며 base보다 빠르지 않습니다",
+        "以 Triton 解释器运行：仅供测试，不比 base 快",
     ),
     (
         "by plain PyTorch operations: for tests, no faster than base",
-        "일반 PyTorch 연산으로 실행: 시험용이며 base보다 느립니다",
-        "以普通 PyTorch 运算运行：仅供测试，比 base 慢",
+        "일반 PyTorch 연산으로 실행: 시험용이며 base보다 빠르지 않습니다",
+        "以普通 PyTorch 运算运行：仅供测试，不比 base 快",
     ),
     (
         "{name} can't be imported ({error}): install omnivoice-triton again, with torch and torchaudio of one version",
