@@ -145,6 +145,7 @@ def test_thresholds_are_those_of_the_code() -> None:
         "speaker similarity": "speaker_similarity",
         "samples at full scale": "clipping",
         "silence": "silence",
+        "naturalness": "naturalness",
     }
     for first, name in margins.items():
         assert float(row(page, first)[1].split()[0]) == speech_figures.MARGINS[name]

@@ -32,7 +32,7 @@ def short_grid(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     monkeypatch.setattr(kernel_cases, "launchers", lambda: {"triton_swiglu_forward"})
 
 
-QUICK = ["--modes", "base,turbo", "--steps", "4", "--sentences", "1", "--progress", "none"]
+QUICK = ["--modes", "base,turbo", "--steps", "4", "--sentences", "1", "--scorer", "none", "--progress", "none"]
 
 
 def verify(tiny: Path, *extra: str, device: str = "cpu") -> int:
@@ -109,6 +109,7 @@ def test_each_tier_fails_by_its_exit_code(
         (["--ref-text", "x"], "belong together"),
         (["--ref-text", "x", "--ref-audio", "nowhere.wav"], "no such file"),
         (["--recogniser", "dog"], "unknown recogniser"),
+        (["--scorer", "dog"], "unknown scorer 'dog': give none, auto, utmos"),
         (["--model", "./nowhere"], "does not exist"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omnivoice_triton.speech import InputError
-from omnivoice_triton.verify import acoustics, recognise, statistics
+from omnivoice_triton.verify import acoustics, plugins, statistics
 from omnivoice_triton.verify.recognise import character_error_rate, load_recogniser, plain
 
 RATE = 24_000
@@ -135,6 +135,6 @@ def test_an_installed_recogniser_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
         def load() -> Any:
             return lambda device: f"demo on {device}"
 
-    monkeypatch.setattr(recognise, "entry_points", lambda group: [Point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point])
     assert load_recogniser("auto", "cpu") == load_recogniser("demo", "cpu") == "demo on cpu"
     assert load_recogniser("none", "cpu") is None

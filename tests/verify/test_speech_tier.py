@@ -54,7 +54,7 @@ def test_turbo_passes_in_every_voice(tiny: Path, tmp_path: Path) -> None:
     base, row = tier.rows
     assert base["tokens_are_upstreams"] is True
     assert row["mode"] == "turbo"
-    assert set(row["comparisons"]) == set(speech_figures.MARGINS) - {"cer"}
+    assert set(row["comparisons"]) == set(speech_figures.MARGINS) - {"cer", "naturalness"}
     assert row["comparisons"]["tokens_equal"]["mode"] == 1.0
     assert row["comparisons"]["speaker_similarity"]["utterances"] == 3
     assert row["waveform_where_tokens_equal"]["utterances"] == row["utterances"] == 7
@@ -160,6 +160,7 @@ def test_cer_is_judged_by_the_difference(
     assert tier.passed is passed, tier.failures
     figure = tier.rows[1]["comparisons"]["cer"]
     assert {figure["mode"], figure["base"]} <= {0.0, 1.0}
+    assert (figure["verdict"] == "not judged") is not real
     if not real:
         assert any("not judged" in note for note in tier.notes)
 

@@ -46,6 +46,12 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         help="tier 3: none, auto, judge[:DIR], whisper[:MODEL] or module:function, for the character error rate "
         "(default: auto: the packaged judge for the demo voice)",
     )
+    parser.add_argument(
+        "--scorer",
+        default="auto",
+        metavar="NAME",
+        help="tier 3: none, auto, utmos or module:function, for naturalness (default: auto: UTMOS if installed)",
+    )
     parser.add_argument("--ref-audio", type=Path, help="tier 3: the voice to clone (default: base makes one up)")
     parser.add_argument("--ref-text", help="tier 3: what is said in it")
     parser.add_argument("--samples", type=Path, metavar="DIR", help="tier 3: keep the recordings there, as FLAC")
@@ -122,15 +128,17 @@ def run(options: argparse.Namespace) -> int:
         # Triton's interpreter takes minutes for a sentence: on a CPU the kernels have tier 1.
         usable = [mode for mode in usable if not MODES[mode].triton]
     model = default_model(options.model, device) if set(tiers) - {1} else None
-    recogniser = None
+    recogniser = scorer = None
     sentences = 0
     if 3 in tiers:
         from omnivoice_triton.checkpoint import is_demo
         from omnivoice_triton.verify.recognise import load_recogniser
+        from omnivoice_triton.verify.scorer import load_scorer
 
         assert model is not None
-        recogniser = load_recogniser(options.recogniser, device, demo=is_demo(model))
         sentences = _sentences(options.sentences, model, on_cpu)
+        recogniser = load_recogniser(options.recogniser, device, demo=is_demo(model))
+        scorer = load_scorer(options.scorer, device)
     done = []
     steps = options.steps or (8 if on_cpu else 32)
     with _progress(options.progress) as progress:
@@ -165,6 +173,7 @@ def run(options: argparse.Namespace) -> int:
                     sentences=sentences,
                     steps=steps,
                     recogniser=recogniser,
+                    scorer=scorer,
                     reference=None if options.ref_audio is None else (str(options.ref_audio), options.ref_text),
                     samples=options.samples,
                     progress=progress,

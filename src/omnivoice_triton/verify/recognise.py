@@ -8,9 +8,7 @@ point group `omnivoice_triton.recognisers`: a function of the device that return
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from omnivoice_triton.checkpoint.demo import packaged_judge
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.speech import InputError
+from omnivoice_triton.verify import plugins
 
 GROUP = "omnivoice_triton.recognisers"
 WHISPER = "openai/whisper-small"
@@ -72,34 +71,23 @@ def load_recogniser(spec: str, device: str, *, demo: bool = False) -> Recogniser
     Raises:
         InputError: no such recogniser, or it can't be loaded.
     """
-    installed = {point.name: point for point in entry_points(group=GROUP)}
-    if spec == "auto" and demo and packaged_judge() is not None:
-        spec = "judge"
-    if spec == "none" or (spec == "auto" and not installed):
+    points = plugins.installed(GROUP)
+    if spec == "auto":
+        spec = "judge" if demo and packaged_judge() is not None else min(points, default="none")
+    if spec == "none":
         return None
-    if spec == "judge" or spec.startswith("judge:"):
-        return _judge(spec.partition(":")[2], device)
-    if spec == "auto" or spec in installed:
-        made: Recogniser = installed[sorted(installed)[0] if spec == "auto" else spec].load()(device)
-        return made
     name, _, rest = spec.partition(":")
+    if name == "judge":
+        return _judge(rest, device)
     if name == "whisper":
         return Whisper(rest or WHISPER, device)
-    if not rest:
+    if spec not in points and not rest:
         raise InputError(
             f"unknown recogniser {spec!r}: give none, auto, judge[:DIR], whisper[:MODEL] or module:function"
-            + (f", or {', '.join(sorted(installed))}" if installed else "")
+            + (f", or {', '.join(sorted(points))}" if points else "")
         )
-    try:
-        factory: Callable[[str], Recogniser] = getattr(import_module(name), rest)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"recogniser {spec!r} can't be imported: {error}") from error
-    try:
-        return factory(device)
-    except OmniVoiceTritonError:
-        raise
-    except Exception as error:
-        raise InputError(f"recogniser {spec!r} can't be loaded: {error}") from error
+    made: Recogniser = plugins.load("recogniser", spec, device, points)
+    return made
 
 
 def _judge(directory: str, device: str) -> Recogniser:

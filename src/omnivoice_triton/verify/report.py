@@ -146,6 +146,7 @@ SPEECH_HEADS = {
     "duration": "duration",
     "clipping": "clipping",
     "silence": "silence",
+    "naturalness": "naturalness (MOS)",
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from omnivoice_triton.checkpoint import is_demo
 from omnivoice_triton.verify import acoustics, statistics
 from omnivoice_triton.verify.recognise import Recogniser, character_error_rate, knows
+from omnivoice_triton.verify.scorer import Scorer, scores
 from omnivoice_triton.verify.speaking import Cloned, Said, Utterance
 
 MARGINS = {
@@ -20,8 +21,9 @@ MARGINS = {
     "duration": 0.10,
     "clipping": 0.001,
     "silence": 0.10,
+    "naturalness": 0.10,
 }
-"""By how much the mean may be worse: shares of 1; duration in natural logarithms of the ratio."""
+"""By how much the mean may be worse: shares of 1; duration in natural logarithms of the ratio, naturalness in MOS."""
 DEMO_MARGINS = {"cer": 0.01}
 """Narrower ones for the demo voice, whose own recogniser reads it."""
 MAX_WAVEFORM_ERROR = 0.02
@@ -54,6 +56,7 @@ _WORSE = {
     "duration": statistics.EITHER_IS_WORSE,
     "clipping": statistics.HIGHER_IS_WORSE,
     "silence": statistics.HIGHER_IS_WORSE,
+    "naturalness": statistics.LOWER_IS_WORSE,
 }
 
 
@@ -86,13 +89,28 @@ def waveform_error(mode: list[Said], base: list[Said]) -> dict[str, Any]:
     return {"utterances": len(errors), "worst": max(errors) if errors else None}
 
 
-def broken(said: list[Said], utterances: Sequence[Utterance]) -> list[str]:
+def add_naturalness(figures: Sequence[dict[str, Any]], said: Sequence[Said], scorer: Scorer) -> None:
+    """Set `naturalness` in the figures of each recording; of what can't be heard there is none.
+
+    Raises:
+        OmniVoiceTritonError: the scorer gives anything but one number for each; no figure is set then.
+    """
+    heard = [number for number, one in enumerate(said) if _fault(one) is None]
+    if not heard:
+        return
+    found = scores(scorer, [said[number].speech.audio for number in heard], said[0].speech.sample_rate)
+    for number, score in zip(heard, found, strict=True):
+        figures[number]["naturalness"] = score
+
+
+def broken(said: Sequence[Said], utterances: Sequence[Utterance]) -> list[str]:
     """What is wrong with recordings whatever base says."""
-    wrong = []
-    for one, utterance in zip(said, utterances, strict=True):
-        audio = one.speech.audio
-        if not audio.size or not np.isfinite(audio).all():
-            wrong.append(f"{utterance.name}: no finite sound")
-        elif np.abs(audio).max() < 0.01:
-            wrong.append(f"{utterance.name}: silent")
-    return wrong
+    faults = [(utterance.name, _fault(one)) for one, utterance in zip(said, utterances, strict=True)]
+    return [f"{name}: {fault}" for name, fault in faults if fault is not None]
+
+
+def _fault(one: Said) -> str | None:
+    audio = one.speech.audio
+    if not audio.size or not np.isfinite(audio).all():
+        return "no finite sound"
+    return "silent" if np.abs(audio).max() < 0.01 else None

@@ -17,19 +17,26 @@ import numpy as np
 from omnivoice_triton.checkpoint import is_demo, is_random
 from omnivoice_triton.config import MODES
 from omnivoice_triton.models.availability import resolve_dtype
+from omnivoice_triton.speech import OmniVoiceTritonError
 from omnivoice_triton.verify import sample_files, statistics
 from omnivoice_triton.verify.outcome import Progress, Tier, quiet
 from omnivoice_triton.verify.recognise import Recogniser, knows
+from omnivoice_triton.verify.scorer import Scorer, reason_for_none
 from omnivoice_triton.verify.sentences import material
 from omnivoice_triton.verify.speaking import VOICES, Said, Session, is_upstreams, make_voices, plan, speak
 from omnivoice_triton.verify.speech_figures import (
     MAX_WAVEFORM_ERROR,
+    add_naturalness,
     broken,
     compared,
     margins,
     measured,
     waveform_error,
 )
+
+OF_SPEECH = {"cer", "naturalness"}
+"""Figures that mean nothing of the noise that random weights make: shown, not judged."""
+NOT_JUDGED = "not judged"
 
 
 def run(
@@ -43,6 +50,7 @@ def run(
     voices: Sequence[str] = VOICES,
     duration_s: float | None = None,
     recogniser: Recogniser | None = None,
+    scorer: Scorer | None = None,
     reference: tuple[Any, str] | None = None,
     samples: Path | None = None,
     progress: Progress = quiet,
@@ -59,6 +67,7 @@ def run(
         voices: kinds of voice, of `VOICES`.
         duration_s: seconds of each utterance; None is the model's estimate.
         recogniser: for the character error rate; without one it isn't measured.
+        scorer: for naturalness; without one it isn't measured, and one that fails fails the tier.
         reference: (recording, transcript) of the voice to clone, in every language; None lets base make it up: once,
             for a demo voice once a language.
         samples: folder to keep the recordings in.
@@ -85,18 +94,30 @@ def run(
     others = [mode for mode in modes if mode != "base"]
     passes = 1 + in_full + len(others) + sum(MODES[mode].engine for mode in others)
     session.total = passes * len(session.utterances)
-    tier.notes += _notes(random_weights, recogniser, session)
+    tier.notes += _notes(random_weights, recogniser, scorer, session)
     if "clone" in voices:
         make_voices(session, reference, recogniser)
         if len(own.references) > 1 and reference is None:
             tier.notes.append("the voice to clone says a sentence in each language; clones keep to their own")
     base = session.kept["base"] = speak(session, "base")
     exact = speak(session, "base", dtype="float32") if in_full else base
-    judge_cer = recogniser is not None and not random_weights
+    unjudged = OF_SPEECH if random_weights else set()
+
+    def add_scores(mode: str, figures: list[dict[str, Any]], said: list[Said]) -> None:
+        nonlocal scorer
+        if scorer is None:
+            return
+        try:
+            add_naturalness(figures, said, scorer)
+        except OmniVoiceTritonError as error:
+            tier.problems.append(f"naturalness of {mode}: {error}")
+            scorer = None  # it would fail again: the rest of the report is still worth its time
+
     base_figures = [
         {**measured(said, utterance, recogniser, session.cloned), "tokens_equal": said.agreement(true)}
         for said, utterance, true in zip(base, session.utterances, exact, strict=True)
     ]
+    add_scores("base", base_figures, base)
     floor = float(np.mean([figures["tokens_equal"] for figures in base_figures]))
     if floor < 0.3:
         tier.notes.append(
@@ -112,15 +133,13 @@ def run(
             {**measured(one, utterance, recogniser, session.cloned), "tokens_equal": with_noise.agreement(true)}
             for one, with_noise, utterance, true in zip(said, paired, session.utterances, exact, strict=True)
         ]
+        add_scores(mode, figures, said)
         found = compared(figures, base_figures, allowed)
+        not_judged = unjudged | ({"tokens_equal"} if MODES[mode].int8_qk else set())
         waveform = waveform_error(paired, base)
         wrong = broken(said, session.utterances)
         for name, comparison in found.items():
-            if name == "cer" and not judge_cer:
-                continue
-            if name == "tokens_equal" and MODES[mode].int8_qk:
-                continue
-            if comparison.failed:
+            if name not in not_judged and comparison.failed:
                 wrong.append(
                     f"{name}: {comparison.difference:+.4f} [{comparison.low:+.4f}, {comparison.high:+.4f}], "
                     f"margin {comparison.margin:g}"
@@ -129,7 +148,11 @@ def run(
             wrong.append(f"equal tokens, but samples {waveform['worst']:.2g} from base's")
         to_base = float(np.mean([a.agreement(b) for a, b in zip(paired, base, strict=True)]))
         extra = {"tokens_equal_to_base": to_base, "waveform_where_tokens_equal": waveform}
-        tier.rows.append(_row(mode, resolved, found, said, wrong, extra))
+        documents = {
+            name: {**comparison.document(), **({"verdict": NOT_JUDGED} if name in not_judged else {})}
+            for name, comparison in found.items()
+        }
+        tier.rows.append(_row(mode, resolved, documents, said, wrong, extra))
     if not others:
         tier.problems.append("no mode was compared with base: name one")
     tier.details["utterances"] = [
@@ -197,7 +220,7 @@ def save_samples(folder: Path, session: Session) -> None:
 def _row(
     mode: str,
     dtype: str,
-    found: dict[str, statistics.Comparison],
+    comparisons: dict[str, Any],
     said: list[Said],
     wrong: list[str],
     extra: dict[str, Any],
@@ -208,26 +231,28 @@ def _row(
         "dtype": dtype,
         "utterances": len(said),
         "audio_s": sum(one.speech.audio_s for one in said),
-        "comparisons": {name: comparison.document() for name, comparison in found.items()},
+        "comparisons": comparisons,
         **extra,
         "passed": bool(said) and not wrong,
         "problems": wrong,
     }
 
 
-def _notes(random_weights: bool, recogniser: Recogniser | None, session: Session) -> list[str]:
+def _notes(random_weights: bool, recogniser: Recogniser | None, scorer: Scorer | None, session: Session) -> list[str]:
     notes = [f"{len(session.utterances)} utterances, {session.steps} steps, {session.dtype}"]
+    of_noise = ": of noise, so it is shown and not judged" if random_weights else ""
     if recogniser is None:
         notes.append("CER: not measured, no recogniser (--recogniser whisper, extra eval, or module:function)")
-    elif random_weights:
-        notes.append(f"CER by {recogniser.name}: of noise, so it is shown and not judged")
     else:
-        notes.append(f"CER by {recogniser.name}")
-    if recogniser is not None:
+        notes.append(f"CER by {recogniser.name}{of_noise}")
         codes = sorted({utterance.sentence.code for utterance in session.utterances})
         unknown = [code for code in codes if not knows(recogniser, code)]
         if unknown:
             notes.append(f"CER: not of {', '.join(unknown)}, which {recogniser.name} doesn't know")
+    if scorer is None:
+        notes.append(f"naturalness: not measured, {reason_for_none()}")
+    else:
+        notes.append(f"naturalness by {scorer.name}{of_noise}")
     if is_demo(session.path):
         notes.append("the demo voice's own held-out sentences, English, Korean and Chinese in turn")
     if random_weights:
