@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from omnivoice_triton.bench import ceilings, kernel_clocks, kernels, yardsticks
-from omnivoice_triton.bench.kernel_cases import Case, cases, error_to, exact
+from omnivoice_triton.bench.kernel_case import Case, Unmeasured, WrongResult, error_to, exact
+from omnivoice_triton.bench.kernel_cases import Plan, cases, plans
 from omnivoice_triton.evidence import write_json
 from omnivoice_triton.kernels import reference
 from omnivoice_triton.speech import InputError
@@ -163,8 +164,9 @@ def test_graphs_of_slow_calls_are_short(sets: int, call_us: float | None, wanted
 
 
 def test_rows_of_five_seconds_come_first() -> None:
-    assert kernels.in_order([64, 290, 4096, 64]) == [290, 64, 4096]
+    assert kernels.in_order([64, 290, 4096, 64]) == [290, 4096, 64]
     assert kernels.in_order([512]) == [512]
+    assert kernels.in_order([64, 128, 320, 2000, 8000]) == [320, 8000, 64, 128, 2000], "the nearest by ratio"
     assert 290 in kernels.ROWS
     assert (min(kernels.ROWS), max(kernels.ROWS)) == (64, 8192)
 
@@ -176,6 +178,11 @@ def result(case: Case) -> dict[str, Any]:
     return {**facts, "error_to_float64": {"triton": 0.0}, **kernels.speeds(case, 10, times, CEILINGS)}
 
 
+def plan(kernel: str, n: int, dtype: torch.dtype, **more: Any) -> Plan:
+    """Of a case that nothing can run."""
+    return Plan(kernel, lambda: Case(kernel, {"rows": n}, dtype, tuple, len, len, len, 0), **more)
+
+
 def test_a_budget_names_what_it_left_out(tmp_path: Path) -> None:
     now = [0.0]
 
@@ -183,8 +190,8 @@ def test_a_budget_names_what_it_left_out(tmp_path: Path) -> None:
         now[0] += 1.0
         return result(case)
 
-    def two(n: int, dtype: torch.dtype) -> list[Case]:
-        return [Case(k, {"rows": n}, dtype, tuple, len, len, len, 0) for k in ("a", "b")]
+    def two(n: int, dtype: torch.dtype) -> list[Plan]:
+        return [plan(k, n, dtype) for k in ("a", "b")]
 
     seen: list[tuple[int, int]] = []
 
@@ -213,7 +220,8 @@ def test_a_case_is_measured_whole(made: dict[str, Case], monkeypatch: pytest.Mon
     """All of `measure` but the clocks."""
     asked: list[int] = []
 
-    def three(fn: Callable[..., Any], sets: Any) -> Any:
+    def three(fn: Callable[..., Any], sets: Any, cold: bool) -> Any:
+        assert cold
         asked.append(len(sets))
         if len(asked) == 4:
             raise RuntimeError("operation not permitted when stream is capturing")
@@ -231,6 +239,104 @@ def test_a_case_is_measured_whole(made: dict[str, Case], monkeypatch: pytest.Mon
     assert "liger_us" not in row
     assert row["not_timed"] == {"liger": "RuntimeError: operation not permitted when stream is capturing"}
     assert "torch_compile 3.00x" in kernels._theirs(row)
+
+
+def test_what_fails_ends_nothing_else() -> None:
+    """A kernel that can't be built, can't run or is wrong leaves its reason; the codec's shape comes once."""
+
+    def four(n: int, dtype: torch.dtype) -> list[Plan]:
+        def unbuilt() -> Case:
+            raise Unmeasured("it needs another GPU")
+
+        named = [plan(k, n, dtype) for k in ("broken", "wrong")]
+        return [Plan("unbuilt", unbuilt), *named, plan("right", n, dtype), plan("codec", n, dtype, once=True)]
+
+    def measured(case: Case) -> dict[str, Any]:
+        if case.kernel == "broken":
+            raise RuntimeError("an illegal\ninstruction")
+        if case.kernel == "wrong":
+            raise WrongResult("3 elements are wrong")
+        return result(case)
+
+    def run(lost: Callable[[], str | None]) -> tuple[list[Any], list[Any]]:
+        return kernels.sweep([290, 64], ["fp16"], measured, None, lambda *_: None, four, lost=lost)
+
+    results, missing = run(lambda: None)
+    assert [(row["kernel"], row["rows"]) for row in results] == [("right", 290), ("codec", 290), ("right", 64)]
+    assert [(entry["kernel"], entry["reason"]) for entry in missing[:3]] == [
+        ("unbuilt", "it needs another GPU"),
+        ("broken", "RuntimeError: an illegal instruction"),
+        ("wrong", "3 elements are wrong"),
+    ]
+    assert [entry.get("wrong", False) for entry in missing] == 2 * [False, False, True]
+
+    results, missing = run(lambda: "the GPU had failed before it")
+    assert results == []
+    assert [entry["kernel"] for entry in missing[:5]] == ["unbuilt", "broken", "wrong", "right", "codec"]
+    assert missing[2]["reason"] == missing[-1]["reason"] == "the GPU had failed before it"
+
+
+def test_torch_compile_is_left_out_for_time() -> None:
+    now, seen = [0.0], []
+
+    def measured(case: Case) -> dict[str, Any]:
+        now[0] += 20.0
+        seen.append((case.kernel, case.shape["rows"], case.no_compile))
+        return result(case)
+
+    def two(n: int, dtype: torch.dtype) -> list[Plan]:
+        return [plan("often", n, dtype), plan("once", n, dtype, compile_once=True)]
+
+    kernels.sweep([290, 64, 128], ["fp16"], measured, 110.0, lambda *_: None, two, lambda: now[0])
+    assert seen == [
+        ("often", 290, ""),
+        ("once", 290, ""),
+        ("often", 64, ""),
+        ("once", 64, "timed at 290 rows alone"),
+        ("often", 128, ""),
+        ("once", 128, "timed at 290 rows alone"),
+    ]
+    now[0] = 0.0
+    seen.clear()
+    kernels.sweep([290], ["fp16"], measured, 34.0, lambda *_: None, two, lambda: now[0])
+    assert [reason for _, _, reason in seen] == ["", "no time was left for it"]
+    case = Case("once", {"rows": 1}, torch.float16, tuple, len, len, len, 0, no_compile="no time")
+    assert kernels.Others(liger=False).functions(case) == (
+        {},
+        {"torch_compile": "no time", "liger": "left out by --no-liger"},
+    )
+
+
+def test_a_wrong_kernel_makes_the_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, made: dict[str, Case], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [{**result(made["rms_norm"]), "rows": 290}]
+    wrong = [{"kernel": "rope", "rows": 290, "dtype": "fp16", "reason": "3 elements are wrong", "wrong": True}]
+    for results, missing, code in ((found, wrong, 1), ([], wrong, 1), (found, [{**wrong[0], "wrong": False}], 0)):
+        monkeypatch.setattr(kernels, "run", lambda *_, r=results, m=missing: (r, m, CEILINGS))
+        assert kernels.main([]) == code
+        assert "not measured: fp16 rope 290 rows: 3 elements are wrong" in capsys.readouterr().out
+
+
+def test_what_never_leaves_the_cache_has_no_cold_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def three(fn: Callable[..., Any], sets: Any, cold: bool) -> Any:
+        asked.append((len(sets), cold))
+        return {clock: figures for clock, figures in clocks(3.0).items() if cold or clock != "graph_cold"}
+
+    monkeypatch.setattr(kernels, "three_clocks", three)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(L2_cache_size=50_000_000))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    case = next(p for p in plans(6, torch.float16, device) if p.kernel == "select_cells").build()
+    row = kernels.measure(case, CEILINGS, kernels.Others(compile=False, liger=False))
+    assert asked == [(4, False)] * 2
+    assert row["cold_sets"] == 0
+    assert set(row["speedup"]) == {"do_bench", "graph"}
+    assert row["bytes"] == 4 * (16 + 2 * 1)
+    assert "6x2x8" in kernels._line(row)
+    assert "copy" in kernels._theirs(row)
 
 
 def test_bad_flags(capsys: pytest.CaptureFixture[str]) -> None:

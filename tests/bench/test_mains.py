@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from omnivoice_triton.bench import kernels, peers, speed
-from omnivoice_triton.bench.kernel_cases import Case
+from omnivoice_triton.bench.kernel_case import Case
+from omnivoice_triton.bench.kernel_cases import Plan
 from omnivoice_triton.checkpoint import make_checkpoint
 from omnivoice_triton.config import MODES
 from omnivoice_triton.speech import Speech
@@ -116,12 +118,11 @@ def test_kernels(
         asked.append((ceilings, others))
         return result(case) | {"shape": {"rows": 290, "columns": 1024}}
 
-    def few(n: int, dtype: torch.dtype) -> list[Case]:
-        return [Case("rms_norm", {"rows": n}, dtype, tuple, len, len, len, 0)]
+    def few(n: int, dtype: torch.dtype) -> list[Plan]:
+        return [Plan("rms_norm", lambda: Case("rms_norm", {"rows": n}, dtype, tuple, len, len, len, 0))]
 
     monkeypatch.setattr(kernels, "measure", measure)
-    monkeypatch.setattr(kernels, "cases", few)
-    monkeypatch.setattr(kernels.sweep, "__defaults__", (few, kernels.time.monotonic))
+    monkeypatch.setattr(kernels, "sweep", partial(kernels.sweep, plans_of=few))
     monkeypatch.setattr(kernels.ceiling, "measure", lambda dtypes: CEILINGS)
     path = tmp_path / "kernels.json"
     assert kernels.main(["--no-compile", "--json", str(path)]) == 0

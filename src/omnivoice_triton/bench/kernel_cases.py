@@ -1,72 +1,76 @@
-"""What `bench kernels` measures: each kernel of the six modes in the shapes of the backbone, and how it is checked."""
+"""What `bench kernels` measures: each kernel of the six modes in the shapes of the backbone, then turbo's."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from omnivoice_triton import kernels
+from omnivoice_triton.bench import kernel_attention_cases as attention
+from omnivoice_triton.bench import kernel_decode_cases as decode
+from omnivoice_triton.bench import kernel_gemm_cases as gemm
+from omnivoice_triton.bench import kernel_packed_cases as packed
+from omnivoice_triton.bench.kernel_attention_cases import masked_sdpa
+from omnivoice_triton.bench.kernel_case import Case, Tensors
+from omnivoice_triton.bench.kernel_packed import Draw, split_rows
 from omnivoice_triton.kernels import reference
-from omnivoice_triton.speech import OmniVoiceTritonError
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-2}
 HIDDEN, INTERMEDIATE = 1024, 3072
 Q_HEADS, KV_HEADS, HEAD_DIM = 16, 8, 128
 
-Tensors = tuple[Tensor, ...]
-
-
-class WrongResult(OmniVoiceTritonError):
-    """A kernel's result is not that of its twin: it has no speed worth reporting."""
-
 
 @dataclass(frozen=True)
-class Case:
-    """One kernel at one shape and dtype; `make(seed)` gives a set of inputs for the three functions."""
+class Plan:
+    """A case before it is built: a kernel that can't run here raises only then."""
 
     kernel: str
-    shape: dict[str, Any]
-    dtype: torch.dtype
-    make: Callable[[int], Tensors]
-    triton: Callable[..., Any]
-    twin: Callable[..., Any]
-    pytorch: Callable[..., Any]
-    counted: int
-    """How many of the inputs are activations or weights that a call must read."""
-    flop: float = 0.0
-    """Operations of its matrix products; 0 where it has none."""
-
-    def bytes(self, inputs: Tensors) -> int:
-        """Bytes that any implementation must move: each counted input once, each output once."""
-        return sum(x.numel() * x.element_size() for x in (*inputs[: self.counted], *_outputs(self.triton(*inputs))))
+    build: Callable[[], Case]
+    once: bool = False
+    """At the first number of rows alone: its shape is the codec's."""
+    compile_once: bool = False
+    """torch.compile, which takes seconds a case, at the first number of rows alone."""
 
 
-def _outputs(result: Any) -> Tensors:
-    return result if isinstance(result, tuple) else (result,)
+SIX_MODES = ("rms_norm", "swiglu", "swiglu", "fused_norm_residual", "rope", "attention")
+TURBO: dict[str, Callable[[int, Draw], Case]] = {
+    "packed_attention": attention.packed_attention,
+    "hopper_attention": attention.hopper_attention,
+    "packed_add_norm": packed.packed_add_norm,
+    "packed_qk_norm_rope": packed.packed_qk_norm_rope,
+    "embed_rows": packed.embed_rows,
+    "score_cells": decode.score_cells,
+    "select_cells": decode.select_cells,
+    "hopper_qkv_rope": gemm.qkv_rope,
+    "hopper_gate_up": gemm.gate_up,
+    "hopper_o": gemm.product("o"),
+    "hopper_down": gemm.product("down"),
+    "hopper_heads": gemm.product("heads"),
+    "snake": packed.snake("snake"),
+    "add_snake": packed.snake("add_snake"),
+    "quantise_rows": packed.quantise("quantise_rows"),
+    "add_norm_quantise": packed.quantise("add_norm_quantise"),
+    "swiglu_quantise": packed.quantise("swiglu_quantise"),
+    "packed_int8_attention": attention.packed_int8_attention,
+}
+ONCE = ("snake", "add_snake")
 
 
-def split_rows(rows: int) -> tuple[int, int]:
-    """Rows of the conditional and unconditional item of one utterance: 290 are 165 and 125, as 5 s of speech has."""
-    conditional = math.ceil(rows * 165 / 290)
-    return conditional, rows - conditional
-
-
-def masked_sdpa(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, mask: Tensor) -> Tensor:
-    """What upstream runs: keys and values repeated per group, SDPA with a mask, heads brought back beside rows."""
-    group = q.shape[1] // k.shape[1]
-    k, v = (x[:, :, None].expand(-1, -1, group, -1, -1).reshape(q.shape) for x in (k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).contiguous()
+def plans(rows: int, dtype: torch.dtype, device: str = "cuda") -> list[Plan]:
+    """Every kernel of the package at that many rows, not built yet."""
+    draw = Draw(dtype, device)
+    six = [Plan(name, lambda at=at: cases(rows, dtype, device)[at]) for at, name in enumerate(SIX_MODES)]  # type: ignore[misc]
+    turbo = [
+        Plan(name, partial(build, rows, draw), once=name in ONCE, compile_once=True) for name, build in TURBO.items()
+    ]
+    return [*six, *turbo]
 
 
 def cases(rows: int, dtype: torch.dtype, device: str = "cuda") -> list[Case]:
-    """Every kernel at that many rows, in the shapes of OmniVoice's backbone."""
+    """Every kernel of the six modes at that many rows, in the shapes of OmniVoice's backbone."""
 
     def normal(seed: int, *shape: int) -> Tensor:
         generator = torch.Generator(device).manual_seed(seed)
@@ -126,7 +130,7 @@ def cases(rows: int, dtype: torch.dtype, device: str = "cuda") -> list[Case]:
             make=attention_inputs,
             triton=lambda q, k, v, lengths, mask: kernels.int8_qk_attention(q, k, v, lengths),
             twin=lambda q, k, v, lengths, mask: reference.int8_qk_attention(q, k, v, lengths),
-            pytorch=masked_sdpa,
+            pytorch=lambda q, k, v, lengths, mask: masked_sdpa(q, k, v, mask),
             counted=4,
             flop=sum(4.0 * n * n * HEAD_DIM * Q_HEADS for n in lengths),
         ),
@@ -145,53 +149,3 @@ def cases(rows: int, dtype: torch.dtype, device: str = "cuda") -> list[Case]:
         for columns in (HIDDEN, INTERMEDIATE)
     ]
     return [*made[:1], *swiglu, *made[1:]]
-
-
-def check(case: Case) -> dict[str, float]:
-    """Relative errors (of norms) of the kernel against its twin and against PyTorch's op.
-
-    Raises:
-        WrongResult: an element is unwritten or further from the twin than two roundings of the dtype explain.
-    """
-    inputs = case.make(0)
-    errors = {}
-    for name, other in (("error_to_twin", case.twin), ("error_to_pytorch", case.pytorch)):
-        worst = 0.0
-        for ours, theirs in zip(_outputs(case.triton(*inputs)), _outputs(other(*inputs)), strict=True):
-            out, wanted = ours.double(), theirs.double()
-            if name == "error_to_pytorch":
-                out, wanted = (_without_padding(case, inputs, x) for x in (out, wanted))
-            worst = max(worst, ((out - wanted).norm() / wanted.norm()).item())
-            if name == "error_to_twin":
-                off = (out - wanted).abs() > 2 * TOLERANCE[case.dtype] * (1 + wanted.abs())
-                bad = int((off | ~out.isfinite()).sum())
-                if bad or not worst <= TOLERANCE[case.dtype]:
-                    raise WrongResult(
-                        f"{case.kernel} {case.shape} {case.dtype}: {bad} of {out.numel()} elements are wrong, "
-                        f"relative error {worst:.3g}; nothing is timed"
-                    )
-        errors[name] = worst
-    return errors
-
-
-def _without_padding(case: Case, inputs: Tensors, out: Tensor) -> Tensor:
-    """What padding attends to is nobody's concern."""
-    if case.kernel != "attention":
-        return out
-    return out * (torch.arange(out.shape[1], device=out.device) < inputs[3][:, None])[..., None, None]
-
-
-def exact(case: Case, inputs: Tensors) -> Tensors:
-    """The case in float64: PyTorch's operations on widened inputs."""
-    wide = (x.double() if x.is_floating_point() else x for x in inputs)
-    return tuple(_without_padding(case, inputs, x) for x in _outputs(case.pytorch(*wide)))
-
-
-def error_to(wanted: Tensors, case: Case, inputs: Tensors, function: Callable[..., Any]) -> float:
-    """Largest relative error (of norms) of a function's outputs; infinite where one is not finite."""
-    worst = 0.0
-    for out, right in zip(_outputs(function(*inputs)), wanted, strict=True):
-        mine = _without_padding(case, inputs, out.double())
-        error = ((mine - right).norm() / right.norm()).item()
-        worst = max(worst, error if math.isfinite(error) else math.inf)
-    return worst

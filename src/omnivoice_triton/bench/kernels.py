@@ -8,9 +8,11 @@ Three clocks, since short kernels look different under each (medians, p5 and p95
   model sees of activations.
 - `graph_cold`: the same over more than twice the L2 cache's size of inputs and outputs, each used in turn.
 
-A kernel is timed only after its result was compared with its PyTorch twin; a wrong one ends the run. Other people's
-(`yardsticks`) are compared with float64, and a wrong one is named without a time. GB/s counts every input and output
-byte once, whatever the implementation really moves; percentages are of ceilings measured in the same run.
+A kernel is timed only after its result was compared with its PyTorch twin; a wrong one is refused and makes the exit
+code 1. One that can't run on this GPU or raises is listed under `not_measured` with the reason, and the rest goes on.
+Other people's (`yardsticks`) are compared with float64, and a wrong one is named without a time. GB/s counts every
+input and output byte once, whatever the implementation really moves; percentages are of ceilings measured in the same
+run. In the JSON `triton` is ours, for the few kernels in CUDA C++ too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +29,11 @@ import torch
 
 from omnivoice_triton.bench import ceilings as ceiling
 from omnivoice_triton.bench import yardsticks
-from omnivoice_triton.bench.kernel_cases import (
-    DTYPES,
-    TOLERANCE,
-    Case,
-    Tensors,
-    WrongResult,
-    cases,
-    check,
-    error_to,
-    exact,
-    split_rows,
-)
-from omnivoice_triton.bench.kernel_clocks import WARM_SETS, Clocks, summary_us, three_clocks
+from omnivoice_triton.bench.kernel_case import DTYPES, TOLERANCE, Case, Tensors, WrongResult, check, error_to, exact
+from omnivoice_triton.bench.kernel_cases import cases
+from omnivoice_triton.bench.kernel_clocks import MOST_SETS, WARM_SETS, Clocks, summary_us, three_clocks
+from omnivoice_triton.bench.kernel_packed import split_rows
+from omnivoice_triton.bench.kernel_sweep import Keep, in_order, sweep
 from omnivoice_triton.bench.speed_cases import Budget
 from omnivoice_triton.evidence import need_gpu, write_json
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
@@ -48,8 +41,6 @@ from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 __all__ = ["Case", "WrongResult", "cases", "check", "main", "measure", "run", "split_rows", "summary_us", "sweep"]
 
 ROWS = (64, 128, 290, 512, 1024, 2048, 4096, 8192)
-USUAL_ROWS = 290
-"""Of a 5 s utterance: measured first, so that it is there whatever the time allows."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,9 @@ class Others:
         """Name to function of each that there is, and why another is not."""
         found: dict[str, Callable[..., Any]] = {}
         missing: dict[str, str] = {}
-        if self.compile:
+        if case.no_compile:
+            missing["torch_compile"] = case.no_compile
+        elif self.compile:
             found["torch_compile"] = yardsticks.compiled(case.pytorch, self.backend)
         else:
             missing["torch_compile"] = "left out by --no-compile"
@@ -126,11 +119,13 @@ def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others
     n_bytes = case.bytes(first)
     l2_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
     n_cold = max(2 * WARM_SETS, math.ceil(2.2 * l2_bytes / n_bytes))
-    sets = [case.make(10 * seed) for seed in range(n_cold)]
-    times = {name: three_clocks(fn, sets) for name, fn in (("triton", case.triton), ("pytorch", case.pytorch))}
+    cold = n_cold <= MOST_SETS  # of what moves a few KB a call no graph holds enough sets
+    sets = [case.make(10 * seed) for seed in range(n_cold if cold else WARM_SETS)]
+    both = (("triton", case.triton), ("pytorch", case.pytorch))
+    times = {name: three_clocks(fn, sets, cold) for name, fn in both}
     for name, function in good.items():
         try:
-            times[name] = three_clocks(function, sets)
+            times[name] = three_clocks(function, sets, cold)
         except Exception as error:  # third parties', for instance one that can't be captured
             missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             torch.cuda.synchronize()
@@ -140,7 +135,7 @@ def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others
         "dtype": str(case.dtype).removeprefix("torch."),
         "bytes": n_bytes,
         "l2_bytes": l2_bytes,
-        "cold_sets": n_cold,
+        "cold_sets": n_cold if cold else 0,
         **errors,
         **figures,
         **speeds(case, n_bytes, times, ceilings),
@@ -172,15 +167,6 @@ def speeds(
     return made
 
 
-Keep = Callable[..., None]
-"""Takes results and what is not measured (yet); that of `run` also the ceilings."""
-
-
-def in_order(rows: Sequence[int]) -> list[int]:
-    """The rows of a 5 s utterance first, then as given."""
-    return sorted(dict.fromkeys(rows), key=lambda n: n != USUAL_ROWS)
-
-
 def run(
     rows: Sequence[int] = ROWS,
     dtypes: Sequence[str] = ("fp16", "bf16"),
@@ -200,7 +186,6 @@ def run(
     Raises:
         InputError: rows or dtypes that can't be measured.
         ModeUnavailable: no GPU.
-        WrongResult: a kernel doesn't compute what its twin does.
     """
     unknown = [name for name in dtypes if name not in DTYPES]
     if unknown or not dtypes:
@@ -216,58 +201,42 @@ def run(
         def measured(case: Case) -> dict[str, Any]:
             return measure(case, ceilings, others)
 
-        return (*sweep(in_order(rows), dtypes, measured, budget_s, lambda *found: keep(*found, ceilings)), ceilings)
+        def keep_all(*found: Any) -> None:
+            keep(*found, ceilings)
 
-
-def sweep(
-    rows: Sequence[int],
-    dtypes: Sequence[str],
-    measured: Callable[[Case], dict[str, Any]],
-    budget_s: float | None,
-    keep: Keep,
-    cases_of: Callable[[int, torch.dtype], list[Case]] = cases,
-    clock: Callable[[], float] = time.monotonic,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Every case in turn, as far as the budget of its dtype goes; what is left out is listed with the reason."""
-    results: list[dict[str, Any]] = []
-    missing: list[dict[str, Any]] = []
-    waiting = [{"rows": n, "dtype": name, "reason": "the run ended before it"} for name in dtypes for n in rows]
-    for name in dtypes:
-        budget = Budget(budget_s, clock)
-        for n in rows:
-            del waiting[0]
-            for case in cases_of(n, DTYPES[name]):
-                if budget.left <= 0:
-                    where = {"kernel": case.kernel, "shape": case.shape, "rows": n, "dtype": name}
-                    missing.append({**where, "reason": "no time was left"})
-                    continue
-                results.append(measured(case))
-                print(_line(results[-1]), file=sys.stderr, flush=True)
-            keep(results, [*missing, *waiting])
-    return results, missing
+        return (*sweep(in_order(rows), dtypes, measured, budget_s, keep_all, line=_line), ceilings)
 
 
 def _line(result: dict[str, Any]) -> str:
     """One row of the table: shape, microseconds of the kernel and how many times PyTorch's those are, per clock."""
-    shape = result["shape"]
-    size = f"{shape['rows']}x{shape['columns']}" if "columns" in shape else f"{shape['batch']}x{shape['rows']}x16/8x128"
     cells = "".join(
         f"{result['triton_us'][clock]['median']:9.2f}{result['speedup'][clock]:7.2f}x" for clock in result["speedup"]
     )
-    return f"{result['kernel']:20}{size:18}{result['dtype']:9}{cells}{result['triton_gb_per_s']['graph_cold']:8.0f}"
+    speeds = result["triton_gb_per_s"]
+    gb = speeds.get("graph_cold", speeds["graph"])
+    return f"{result['kernel']:22}{_size(result['shape']):22}{result['dtype']:9}{cells:48}{gb:8.0f}"
+
+
+def _size(shape: dict[str, Any]) -> str:
+    """A shape in few letters."""
+    if "q_heads" in shape:
+        first = f"{shape['batch']}x" if "batch" in shape else ""
+        return f"{first}{shape['rows']}x{shape['q_heads']}/{shape['kv_heads']}x{shape['head_dim']}"
+    return "x".join(str(size) for size in shape.values())
 
 
 def _theirs(result: dict[str, Any]) -> str:
-    """How many times ours the others take, in a graph, L2 cold."""
-    found = [f"{name} {over['graph_cold']:.2f}x" for name, over in result.get("speedup_over", {}).items()]
+    """How many times ours the others take, in a graph, L2 cold where it can be."""
+    clock = "graph_cold" if "graph_cold" in result["speedup"] else "graph"
+    found = [f"{name} {over[clock]:.2f}x" for name, over in result.get("speedup_over", {}).items()]
     ceilings = [("copy", "percent_of_copy"), ("matmul", "percent_of_matmul")]
-    found += [f"{result[key]['graph_cold']:.0f} % of {what}" for what, key in ceilings if key in result]
+    found += [f"{result[key][clock]:.0f} % of {what}" for what, key in ceilings if key in result]
     return "  ".join(found)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description="each Triton kernel beside PyTorch, torch.compile and Liger-Kernel")
+    parser = argparse.ArgumentParser(description="each kernel beside PyTorch, torch.compile and Liger-Kernel")
     parser.add_argument("--rows", nargs="+", type=int, default=list(ROWS))
     parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"], metavar="DTYPE", help=", ".join(DTYPES))
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which takes seconds a case")
@@ -286,19 +255,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         others = Others(compile=not options.no_compile, liger=not options.no_liger)
         results, missing, _ = run(options.rows, options.dtypes, others, options.budget_s, keep)
-        if not results:
-            raise InputError("nothing was measured: --budget-s is too short")
+        wrong = [entry for entry in missing if entry.get("wrong")]
+        if not results and not wrong:
+            raise InputError(f"nothing was measured: {missing[0]['reason']}")
     except OmniVoiceTritonError as error:
         print(f"bench.kernels: {error}", file=sys.stderr)
-        return 1 if isinstance(error, WrongResult) else 2
+        return 2
     print(
-        f"{'kernel':20}{'shape':18}{'dtype':9}{'do_bench us':>9}{'':6}{'graph us':>9}{'':8}{'cold us':>8}{'GB/s':>15}"
+        f"{'kernel':22}{'shape':22}{'dtype':9}{'do_bench us':>9}{'':6}{'graph us':>9}{'':8}{'cold us':>8}{'GB/s':>15}"
     )
     for result in results:
         print(f"{_line(result)}  {_theirs(result)}")
     for entry in missing:
         print(f"not measured: {entry['dtype']} {entry.get('kernel', '')} {entry['rows']} rows: {entry['reason']}")
-    return 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

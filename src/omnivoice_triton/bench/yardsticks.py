@@ -65,4 +65,7 @@ def liger_for(kernel: str, library: Any = None) -> Function | None:
         found["fused_norm_residual"] = lambda x, residual, weight: functional.liger_fused_add_rms_norm(
             x, residual, weight, EPS
         )
+        found["packed_add_norm"] = lambda delta, residual, weight, y: functional.liger_fused_add_rms_norm(
+            delta, residual, weight, EPS
+        )
     return found.get(kernel)
