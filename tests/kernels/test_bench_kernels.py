@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from omnivoice_triton.bench import kernel_gemm_cases as gemm_cases
+from omnivoice_triton.bench import kernel_packed
 from omnivoice_triton.bench import kernels as bench
 from omnivoice_triton.bench.kernel_case import Unmeasured, error_to, exact
 from omnivoice_triton.bench.kernel_cases import ONCE, SIX_MODES, TURBO, plans
 from omnivoice_triton.bench.kernel_packed import Batch
 from omnivoice_triton.engine.tiles import Tiles
-from omnivoice_triton.kernels import tiles
+from omnivoice_triton.kernels import nvrtc, tiles
 from omnivoice_triton.kernels.utils import calculate_settings
 from omnivoice_triton.speech import InputError
 
@@ -227,6 +228,31 @@ def test_utterances_fill_the_rows(rows: int) -> None:
     assert sum(min(32, length - at) for _, length, at, _ in tiles.tolist() if length) == rows
     if rows == 290:
         assert batch.lengths == [(165, 125)]
+
+
+def test_the_kernels_of_9_0_are_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but their launches, on any machine: names, tiles by the table, inputs that their twins take, bytes."""
+    monkeypatch.setattr(kernel_packed, "capability", lambda device: 90)
+    monkeypatch.setattr(nvrtc, "problem", lambda: None)
+    wanted = ["hopper_attention", "hopper_qkv_rope", "hopper_gate_up", "hopper_o", "hopper_down", "hopper_heads"]
+    named = [plan for plan in plans(6, torch.float16, "cpu") if plan.kernel.startswith("hopper")]
+    found = [plan.build() for plan in named]
+    assert [case.kernel for case in found] == wanted
+    for case in found:
+        errors = bench.check(dataclasses.replace(case, triton=case.twin))
+        assert errors["error_to_twin"] == 0
+        assert errors["error_to_pytorch"] < 1e-3, case.kernel
+        assert case.bytes(case.make(0)) > 0
+        with pytest.raises(ValueError, match="wanted 16 bit on a CUDA device"):
+            case.triton(*case.make(0))
+    reasons = {}
+    for plan in plans(8192, torch.float16, "cpu"):
+        if plan.kernel.startswith("hopper"):
+            with pytest.raises(Unmeasured) as raised:
+                plan.build()
+            reasons[plan.kernel] = str(raised.value)
+    assert "Triton kernel" in reasons.pop("hopper_attention")
+    assert set(reasons.values()) == {"the tile table leaves these rows to cuBLAS"}
 
 
 def test_a_call_again_does_the_same_work(turbo: dict[str, bench.Case]) -> None:

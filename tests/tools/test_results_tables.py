@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -174,6 +175,42 @@ def test_many_kernel_rows_are_cut_to_one_dtype(
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     assert "float16" in tables.kernels_table()
     assert "bfloat16" not in tables.kernels_table()
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_three_numbers_of_rows_a_kernel(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    document = json.loads((tables.RESULTS / "kernels.json").read_text(encoding="utf-8"))
+    model = next(r for r in document["results"] if r["kernel"] == "rms_norm")
+    warm = {"do_bench": 2.5, "graph": 1.5}
+    shapes: list[tuple[str, dict[str, int], dict[str, Any]]] = [
+        *(("hopper_o", {"rows": n, "columns": 1024, "depth": 2048}, {}) for n in (64, 128, 320, 512, 2000, 9000)),
+        *(("packed_attention", {"rows": n, "q_heads": 16, "kv_heads": 8, "head_dim": 128}, {}) for n in (290, 4096)),
+        ("select_cells", {"rows": 290, "frames": 125, "codebooks": 8}, {"speedup": warm}),
+        ("snake", {"batch": 1, "channels": 32, "samples": 120000}, {"rows": 290}),
+    ]
+    document["results"] = [
+        {**model, "kernel": kernel, "shape": shape, **{"rows": shape.get("rows")}, **more}
+        for kernel, shape, more in shapes
+    ]
+    document["ceilings"] = {"copy_gb_per_s": 4111.0, "matmul_tflops": {"float16": 777.0}}
+    reasons = [("hopper_o", 8192), ("hopper_heads", 290), ("hopper_heads", 64)]
+    document["not_measured"] = [
+        *({"kernel": kernel, "rows": n, "dtype": "fp16", "reason": "cuBLAS"} for kernel, n in reasons),
+        {"rows": 64, "dtype": "bf16", "reason": "the run ended before it"},
+    ]
+    (tmp_path / "kernels.json").write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    table = tables.kernels_table(tables.SAY[language])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert cells[0][3] == {"en": "eager / ours, µs", "ko": "eager / 자체 커널, µs"}[language]
+    shown = [row[2] for row in cells[2:]]
+    assert shown[:3] == ["64 x 1024 x 2048", "320 x 1024 x 2048", "2000 x 1024 x 2048"]
+    assert [size.partition(",")[0] for size in shown[3:]] == ["290", "4096", "125 x 8", "1 x 32 x 120000"]
+    assert cells[-2][4:7] == ["2.50x", "1.50x", "–"], "no cold time is a dash"
+    assert ("Three numbers of rows" if language == "en" else "행 수는 셋까지") in table
+    assert ("the JSON: `hopper_heads`." if language == "en" else "(이유는 JSON에 있다): `hopper_heads`.") in table
 
 
 def test_what_was_not_measured_is_said(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

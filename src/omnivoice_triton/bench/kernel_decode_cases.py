@@ -71,6 +71,8 @@ def score_cells(rows: int, draw: Draw) -> Case:
         pytorch=eager,
         counted=3,  # logits of both branches, and what is small beside them: targets and canvas
         values=values,
+        # fp32 in any dtype, but for noise of a draw next to 1: its inner logarithm has few digits left.
+        tolerance=(1e-3, 2e-2),
     )
 
 
