@@ -52,6 +52,7 @@ def comparison(mode: float) -> dict[str, Any]:
 
 REPORT = {
     "kind": "verify",
+    "device": "cuda",
     "results": [
         {
             "tier": 3,
@@ -78,6 +79,7 @@ def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(figures, "PAGE", page)
     monkeypatch.setattr(figures, "RESULT", tmp_path / "result.json")
     monkeypatch.setattr(figures, "MODES", tmp_path / "modes.json")
+    monkeypatch.setattr(figures, "MODES_CPU", tmp_path / "modes_cpu.json")
     monkeypatch.setattr(figures, "PICTURE", tmp_path / "picture.png")
     monkeypatch.setattr(figures, "CURVES", tmp_path / "lines.png")
     return page
@@ -114,7 +116,7 @@ def test_a_card_is_written_from_runs_of_several_machines(card: Path, tmp_path: P
         "| 16 steps, base, 2 threads, 10 sentences one at a time | 2.00x | 4.00x | 6.00x |",
         '- **Design**: "female, high pitch" is higher than "male, low pitch" in 97.5 % of',
         "  40 trials (medians 201 Hz and unvoiced).",
-        "| turbo | float16 | 56 | 4.3 % | +0.10 [-0.20, +0.40] | 98.1 % | – | FAIL |",
+        "| turbo | GPU | float16 | 56 | 4.3 % | +0.10 [-0.20, +0.40] | 98.1 % | – | FAIL |",
         "![Spectrograms of espeak-ng, its codec and the demo voice](images/picture.png)",
     ):
         assert line in text.splitlines(), line
@@ -162,13 +164,14 @@ def test_the_card_says_where_clones_had_a_foreign_reference(
     assert ("one English reference" in card.read_text()) is not bool(cloned)
 
 
-def report(dtype: str, short: str, *, passed: bool = True, commit: str = "abc") -> dict[str, Any]:
+def report(dtype: str, short: str, *, passed: bool = True, commit: str = "abc", device: str = "cuda") -> dict[str, Any]:
     """Tiers 2 and 3 in one dtype."""
     shared = {"passed": passed, "checks": 1, "failed": int(not passed), "seconds": 2.0, "problems": [], "notes": ["n"]}
     spoken = {"cer": comparison(0.05), "tokens_equal": comparison(0.9)}
     return {
         "kind": "verify",
         "passed": passed,
+        "device": device,
         "environment": {"commit": commit},
         "results": [
             {**shared, "tier": 2, "rows": [{"mode": "turbo", "dtype": short, "choices_agree": 0.9995}]},
@@ -182,14 +185,26 @@ def test_reports_of_two_dtypes_are_joined(card: Path, tmp_path: Path) -> None:
     brain = write(tmp_path / "brain.json", report("bfloat16", "bf16", passed=False))
     assert figures.main(["--verify", str(half), str(brain)]) == 0
     lines = card.read_text().splitlines()
-    assert "| turbo | float16 | 56 | 5.0 % | +0.10 [-0.20, +0.40] | 90.0 % | 100.0 % | pass |" in lines
-    assert "| turbo | bfloat16 | 56 | 5.0 % | +0.10 [-0.20, +0.40] | 90.0 % | 100.0 % | FAIL |" in lines
+    assert "| turbo | GPU | float16 | 56 | 5.0 % | +0.10 [-0.20, +0.40] | 90.0 % | 100.0 % | pass |" in lines
+    assert "| turbo | GPU | bfloat16 | 56 | 5.0 % | +0.10 [-0.20, +0.40] | 90.0 % | 100.0 % | FAIL |" in lines
+    on_cpu = write(tmp_path / "cpu.json", report("float32", "fp32", device="cpu", commit="def"))
+    assert figures.main(["--verify", str(on_cpu)]) == 0
+    lines = card.read_text().splitlines()
+    assert "| turbo | CPU | float32 | 56 | 5.0 % | +0.10 [-0.20, +0.40] | 90.0 % | 100.0 % | pass |" in lines
+    assert sum(line.startswith("| turbo |") for line in lines) == 3
     kept = json.loads(figures.MODES.read_text())
     assert kept["passed"] is False
     assert [(t["checks"], t["failed"], t["seconds"], t["notes"]) for t in kept["results"]] == [(2, 1, 4.0, ["n"])] * 2
 
 
-@pytest.mark.parametrize("other", [report("bfloat16", "bf16", commit="def"), {**REPORT, "environment": {}}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        report("bfloat16", "bf16", commit="def"),
+        report("float32", "fp32", device="cpu"),
+        {**REPORT, "environment": {}},
+    ],
+)
 def test_reports_that_do_not_belong_together_are_refused(card: Path, tmp_path: Path, other: dict[str, Any]) -> None:
     half = write(tmp_path / "half.json", report("float16", "fp16"))
     assert figures.main(["--verify", str(half), str(write(tmp_path / "other.json", other))]) == 2

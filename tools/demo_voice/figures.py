@@ -1,9 +1,9 @@
 """The model card's figures: `python -m tools.demo_voice.figures [EVALUATION.json ...] [--verify REPORT.json ...]`.
 
 Evaluations (of a GPU and of a CPU, say) become bench/results/demo_voice.json, reports of verify's tiers 2 and 3 (one a
-dtype, say) become bench/results/demo_voice_modes.json, and what docs/demo_voice.md says between
-`<!-- figures: NAME -->` and `<!-- end -->` is written from them. Without arguments only the page is written; --check
-writes nothing.
+dtype, say) become bench/results/demo_voice_modes.json, those of a CPU demo_voice_modes_cpu.json, and what
+docs/demo_voice.md says between `<!-- figures: NAME -->` and `<!-- end -->` is written from them. Without arguments only
+the page is written; --check writes nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "demo_voice.md"
 RESULT = ROOT / "bench" / "results" / "demo_voice.json"
 MODES = ROOT / "bench" / "results" / "demo_voice_modes.json"
+MODES_CPU = ROOT / "bench" / "results" / "demo_voice_modes_cpu.json"
 PICTURE = ROOT / "docs" / "images" / "demo-voice.png"
 CURVES = ROOT / "docs" / "images" / "demo-voice-curves.png"
 BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.S)
@@ -39,7 +40,9 @@ def collect(
     if evaluations:
         RESULT.write_text(_dump(merged([_read(path) for path in evaluations])), encoding="utf-8")
     if reports:
-        MODES.write_text(_dump(joined(reports)), encoding="utf-8")
+        report = joined(reports)
+        place = MODES_CPU if report["device"] == "cpu" else MODES
+        place.write_text(_dump(report), encoding="utf-8")
     for drawn, place in ((picture, PICTURE), (curves, CURVES)):
         if drawn is None:
             continue
@@ -79,6 +82,8 @@ def joined(reports: Sequence[Path]) -> Document:
             raise InputError(f"{path} is of other tiers than {reports[0]}")
         if other["environment"].get("commit") != first["environment"].get("commit"):
             raise InputError(f"{path} is of another commit than {reports[0]}")
+        if other["device"] != first["device"]:
+            raise InputError(f"{path} is of another device than {reports[0]}")
         first["passed"] = first["passed"] and other["passed"]
         for mine, theirs in zip(first["results"], other["results"], strict=True):
             mine["passed"] = mine["passed"] and theirs["passed"]
@@ -90,16 +95,16 @@ def joined(reports: Sequence[Path]) -> Document:
     return first
 
 
-def render(page: str, result: Path | None = None, modes: Path | None = None) -> str:
+def render(page: str) -> str:
     """The page with every block as its JSON says."""
-    result, modes = result or RESULT, modes or MODES
+    result = RESULT
     runs = _read(result)["results"] if result.is_file() else None
     if runs is not None and not runs:
         raise InputError(f"{result} holds no results")
-    report = _read(modes) if modes.is_file() else None
+    reports = [_read(modes) for modes in (MODES, MODES_CPU) if modes.is_file()]
     blocks: dict[str, Callable[[], str]] = {
         "quality": lambda: quality(runs) if runs else "Not measured yet.\n",
-        "modes": lambda: modes_table(report) if report else "Not measured yet.\n",
+        "modes": lambda: modes_table(reports) if reports else "Not measured yet.\n",
     }
     seen = {match["name"] for match in BLOCK.finditer(page)}
     if seen != set(blocks):
@@ -125,6 +130,7 @@ def quality(runs: Sequence[Document]) -> str:
     # Speeds are of runs made for them, with --trials 0, where there is one: the others may share their machine.
     slow = [run for run in runs if run["device"] == "cpu"]
     slow = [run for run in slow if "design" not in run] or slow
+    slow = [run for run in slow if run["batch"] == 1] or slow
     if slow:
         lines += ["", "Times real time on a CPU (seconds of speech to a second of work):", ""]
         lines += _table(["", *LANGUAGES.values()])
@@ -170,25 +176,25 @@ they are. What stands is the difference.
 """
 
 
-def modes_table(report: Document) -> str:
+def modes_table(reports: Sequence[Document]) -> str:
     """Each mode beside base: error rate and tokens."""
-    tier = _tier(report, 3)
-    forced = {(row["mode"], row["dtype"]): row["choices_agree"] for row in _tier(report, 2).get("rows", [])}
     lines = ["Each mode beside base, same texts and seeds, 95 % intervals of the difference:", ""]
-    if not tier.get("details", {}).get("cloned"):
+    if not all(_tier(report, 3).get("details", {}).get("cloned") for report in reports):
         lines = [ONE_REFERENCE, *lines]
-    heads = ["mode", "dtype", "utterances", "CER", "CER less base's, points", "tokens of fp32 base", "choices, forced"]
-    lines += _table([*heads, "verdict"])
-    for row in tier["rows"]:
-        found = row["comparisons"]
-        cer, tokens = found.get("cer"), found.get("tokens_equal")
-        if tokens is None or cer is None:  # base itself
-            continue
-        change = f"{100 * cer['difference']:+.2f} [{100 * cer['low']:+.2f}, {100 * cer['high']:+.2f}]"
-        cells = [row["dtype"], str(cer["utterances"]), _percent(cer["mode"]), change, _percent(tokens["mode"])]
-        agree = forced.get((row["mode"], SHORT.get(row["dtype"], row["dtype"])))
-        cells.append("–" if agree is None else _percent(agree))
-        lines.append(_row(row["mode"], [*cells, "pass" if row["passed"] else "FAIL"]))
+    heads = ["mode", "device", "dtype", "utterances", "CER", "CER less base's, points", "tokens of fp32 base"]
+    lines += _table([*heads, "choices, forced", "verdict"])
+    for report in reports:
+        forced = {(row["mode"], row["dtype"]): row["choices_agree"] for row in _tier(report, 2).get("rows", [])}
+        for row in _tier(report, 3)["rows"]:
+            found = row["comparisons"]
+            cer, tokens = found.get("cer"), found.get("tokens_equal")
+            if tokens is None or cer is None:  # base itself
+                continue
+            change = f"{100 * cer['difference']:+.2f} [{100 * cer['low']:+.2f}, {100 * cer['high']:+.2f}]"
+            cells = [_machine(report), row["dtype"], str(cer["utterances"]), _percent(cer["mode"]), change]
+            agree = forced.get((row["mode"], SHORT.get(row["dtype"], row["dtype"])))
+            cells += [_percent(tokens["mode"]), "–" if agree is None else _percent(agree)]
+            lines.append(_row(row["mode"], [*cells, "pass" if row["passed"] else "FAIL"]))
     return "\n".join(lines) + "\n"
 
 
