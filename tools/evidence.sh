@@ -49,7 +49,7 @@ for stage; do
         kernels) run kernels "$py" -m omnivoice_triton.bench.kernels --budget-s "${KERNELS_S:-200}" \
             --json "$out/kernels.json" ;;
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
-            --budget-s 240 --json "$out/peers.json" ;;
+            --budget-s 420 --json "$out/peers.json" ;;
         soak) run soak "$py" -m omnivoice_triton.bench.soak --json "$out/soak.json" ;;
         *) echo "unknown stage $stage: see the head of $0" >&2; exit 2 ;;
     esac || failed=1

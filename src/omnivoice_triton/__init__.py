@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from omnivoice_triton.config import MODES, GenerationOptions, Mode
-from omnivoice_triton.imports import collector_at_rest
+from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.speech import (
     CheckpointError,
     DownloadError,
@@ -117,7 +117,7 @@ def __getattr__(name: str) -> Any:
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with collector_at_rest():
+    with quick_imports():
         value = getattr(import_module(home), name)
     globals()[name] = value
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -82,7 +83,8 @@ def test_upstream_untouched_makes_what_base_makes(tiny: Path) -> None:
     assert path.model is None
 
 
-def test_only_the_backbone_is_compiled(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", [None, "max-autotune"])
+def test_only_the_backbone_is_compiled(tiny: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
     asked: list[Any] = []
 
     def compiled(function: Any, **options: Any) -> Any:
@@ -93,13 +95,14 @@ def test_only_the_backbone_is_compiled(tiny: Path, monkeypatch: pytest.MonkeyPat
     config: Any = torch._dynamo.config
     limit = config.cache_size_limit
     try:
-        path = Upstream("torch-compile", tiny, "fp32", peer_paths.compile_llm, device="cpu")
+        change = partial(peer_paths.compile_llm, mode=mode)
+        path = Upstream("torch-compile", tiny, "fp32", change, device="cpu")
         assert config.cache_size_limit == 256, "else later shapes would run eager, unseen"
     finally:
         config.cache_size_limit = limit
     ((function, options),) = asked
     assert function.__self__ is path.model.llm
-    assert options == {"dynamic": False}
+    assert options == {"dynamic": False, "mode": mode}
 
 
 def test_flashinfer_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +193,7 @@ def test_what_is_not_there_gets_a_reason_and_no_number(tmp_path: Path, tiny: Pat
     made = {
         peers.EAGER: lambda: Loaded(clock, 1.0),
         peers.COMPILE: crashing,
+        peers.COMPILE_MAX: lambda: Loaded(clock, 0.4),
         peers.FLASHINFER: missing,
         peers.GRAPH: lambda: Loaded(clock, 0.2, fails=lambda batch: batch == 8),
         peers.OLD: lambda: SimpleNamespace(version="0.1.0", **bound(Loaded(clock, 0.5))),
@@ -201,9 +205,9 @@ def test_what_is_not_there_gets_a_reason_and_no_number(tmp_path: Path, tiny: Pat
     document = json.loads(json_path.read_text())
     assert not faults(document)
     rows = {(row["mode"], row["batch"]): row for row in document["results"]}
-    assert set(rows) == {(name, b) for name in (peers.EAGER, peers.OLD, peers.TURBO) for b in (1, 8)} | {
-        (peers.GRAPH, 1)
-    }
+    assert set(rows) == {
+        (name, b) for name in (peers.EAGER, peers.COMPILE_MAX, peers.OLD, peers.TURBO) for b in (1, 8)
+    } | {(peers.GRAPH, 1)}
     assert rows[peers.TURBO, 1]["ratio_to_base"] == pytest.approx(0.1)
     reasons = {entry["path"]: entry["reason"] for entry in document["not_available"]}
     assert reasons == {

@@ -87,15 +87,20 @@ def speech_of(samples: int, rate_hz: int, seconds: float, seed: int, name: str) 
     return Speech(np.zeros(samples, np.float32), rate_hz, seconds, seed, name)
 
 
-def compile_llm(model: Any) -> None:
-    """torch.compile of the backbone's forward, default mode, each shape by itself, as often as there are shapes."""
+def compile_llm(model: Any, mode: str | None = None) -> None:
+    """torch.compile of the backbone's forward, each shape by itself, as often as there are shapes.
+
+    Args:
+        model: upstream's.
+        mode: of torch.compile; None is its default. `max-autotune` also times kernels and captures CUDA graphs.
+    """
     import torch
 
     config: Any = importlib.import_module("torch._dynamo.config")
     for limit in ("recompile_limit", "cache_size_limit"):  # else it falls back to eager after eight shapes, unseen
         if hasattr(config, limit):
             setattr(config, limit, 256)
-    model.llm.forward = torch.compile(model.llm.forward, dynamic=False)
+    model.llm.forward = torch.compile(model.llm.forward, dynamic=False, mode=mode)
 
 
 def flashinfer_change(dtype: str, graph: bool) -> Callable[[Any], None]:

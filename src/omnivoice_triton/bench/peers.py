@@ -2,6 +2,7 @@
 
 upstream-eager            `OmniVoice.generate`, untouched: the yardstick of all ratios
 torch-compile             the same with `torch.compile` of the backbone's forward, default mode, static shapes
+torch-compile-max         the same in mode `max-autotune`: two minutes of compiling a shape
 upstream-flashinfer       upstream's own FlashInfer path, in versions of omnivoice that have one
 upstream-flashinfer-graph the same with its CUDA graphs
 omnivoice-triton-old      another omnivoice-triton, such as 0.1.0, from the folder that `--old-package` names
@@ -18,6 +19,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,16 @@ from omnivoice_triton.evidence import default_model, need_gpu, write_json
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
-EAGER, COMPILE, FLASHINFER, GRAPH, OLD, TURBO = (
+EAGER, COMPILE, COMPILE_MAX, FLASHINFER, GRAPH, OLD, TURBO = (
     "upstream-eager",
     "torch-compile",
+    "torch-compile-max",
     "upstream-flashinfer",
     "upstream-flashinfer-graph",
     "omnivoice-triton-old",
     "turbo",
 )
-PATHS = (EAGER, COMPILE, FLASHINFER, GRAPH, OLD, TURBO)
+PATHS = (EAGER, COMPILE, COMPILE_MAX, FLASHINFER, GRAPH, OLD, TURBO)
 WORDS = {key: DEFINITIONS[key] for key in ("median_ms", "cold_ms", "rtf", "speed_x")} | {
     "ratio_to_base": f"median over rounds of the path's time over that of {EAGER} in the same round",
     "ratio_to_base_p5": f"median_ms over the p5_ms of {EAGER} of the same case and batch",
@@ -63,6 +66,7 @@ def makers(path: Path, dtype: str, old_package: Path | None, old_mode: str) -> M
     return {
         EAGER: lambda: Upstream(EAGER, path, dtype),
         COMPILE: lambda: Upstream(COMPILE, path, dtype, compile_llm),
+        COMPILE_MAX: lambda: Upstream(COMPILE_MAX, path, dtype, partial(compile_llm, mode="max-autotune")),
         FLASHINFER: lambda: Upstream(FLASHINFER, path, dtype, flashinfer_change(dtype, graph=False)),
         GRAPH: lambda: Upstream(GRAPH, path, dtype, flashinfer_change(dtype, graph=True)),
         OLD: old,

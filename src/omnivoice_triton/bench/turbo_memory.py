@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.bench.turbo_cases import Row, memory, table_cases
-from omnivoice_triton.imports import collector_at_rest
+from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 CASE = "en 5 s"
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dtype")
     parser.add_argument("options", type=json.loads)
     options = parser.parse_args(argv)
-    with collector_at_rest():
+    with quick_imports():
         import omnivoice  # noqa: F401
         import torch
 

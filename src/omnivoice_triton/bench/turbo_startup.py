@@ -13,7 +13,7 @@ from typing import Any
 
 from omnivoice_triton.bench.harness import SENTENCES
 from omnivoice_triton.evidence import summary
-from omnivoice_triton.imports import collector_at_rest
+from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 STAGES = ("python", "imports", "load", "engine", "step_graphs", "codec_graphs", "first_audio")
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=32)
     options = parser.parse_args(argv)
     try:
-        with collector_at_rest():  # as a runner does
+        with quick_imports():  # as a runner does
             import omnivoice  # noqa: F401
             import torch
 

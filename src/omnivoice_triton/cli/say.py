@@ -23,7 +23,7 @@ from omnivoice_triton.config import (
     check_speed,
     get_mode,
 )
-from omnivoice_triton.imports import collector_at_rest
+from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.speech import InputError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def check_voice_flags(args: argparse.Namespace) -> None:
 
 def say(args: argparse.Namespace, job: Job, console: Console) -> dict[str, Any]:
     """Load the model, speak, write; the record of what was done."""
-    with collector_at_rest():
+    with quick_imports():
         from omnivoice_triton.audio_files import read_reference
         from omnivoice_triton.checkpoint import checkpoint_kind, is_demo, is_random, resolve_model
         from omnivoice_triton.checkpoint.demo import DEMO

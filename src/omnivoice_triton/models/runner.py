@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from omnivoice_triton.config import AUTO, DEFAULT_GRAPH_BUDGET_MB, HUB_MODEL_ID, Mode
-from omnivoice_triton.imports import collector_at_rest
+from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.models.availability import choose, resolve_dtype
 from omnivoice_triton.models.progress import Progress
 from omnivoice_triton.models.request import Request, build_request
@@ -118,7 +118,7 @@ class BaseRunner:
             CheckpointError, DownloadError: the model can't be found or is damaged.
             NotEnoughMemory: the GPU has less free memory than the weights need.
         """
-        with collector_at_rest():
+        with quick_imports():
             import omnivoice  # noqa: F401  # the slowest import there is
             import torch
 
