@@ -216,7 +216,7 @@ def test_what_is_not_there_gets_a_reason_and_no_number(tmp_path: Path, tiny: Pat
         peers.GRAPH: "too large",
     }
     assert document["peer_versions"] == {peers.OLD: "0.1.0"}
-    assert Loaded.closed == 3
+    assert Loaded.closed == 4
     lines = "\n".join(peers.table(record))
     assert "not available: fp16 upstream-flashinfer: not installed" in lines
     document["not_available"][0]["median_ms"] = 1.0
