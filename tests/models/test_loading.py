@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,10 @@ def test_the_same_weights_either_way(tiny: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.gpu
 def test_a_part_that_leaves_gives_its_memory_back(tiny: Path) -> None:
+    gc.collect()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     model = load_upstream(tiny, "cuda", torch.float16, parts_will_leave=True)
     model.to("cpu")
     torch.cuda.empty_cache()
-    assert torch.cuda.memory_reserved() == before
+    assert torch.cuda.memory_reserved() <= before  # less where another test's tensors went meanwhile
