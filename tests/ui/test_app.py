@@ -38,8 +38,10 @@ def report_of(passed: bool) -> dict[str, Any]:
 
 
 @pytest.fixture
-def doctor(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The doctor's answer without its seconds; its real one is in `test_doctor_is_asked`."""
+def doctor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """The doctor's answer without its seconds; its real one is in `test_doctor_is_asked`. No samples are there."""
+    (tmp_path / "samples").mkdir()
+    monkeypatch.setenv("OMNIVOICE_TRITON_SAMPLES", str(tmp_path / "samples"))
     runs = {name: {"runs": name in ("base", "turbo"), "why": None} for name in MODES}
     report = {
         "environment": {
