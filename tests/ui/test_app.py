@@ -291,15 +291,22 @@ def test_kernels_are_drawn_over_rows(app: AppTest, tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "kernels.json").write_text(json.dumps(document))
     app.text_input(key="results").set_value(str(tmp_path)).run()
-    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
-    assert [(line["name"], line["x"]) for line in figure["data"]] == [
+    bars, curves = (json.loads(chart.proto.spec) for chart in app.get("plotly_chart"))
+    assert bars["data"][0]["x"] == ["rms_norm 1024", "swiglu 1024"]
+    assert bars["data"][0]["y"] == [66.0, 66.0]
+    app.selectbox(key="kernel-rows").set_value(290).run()
+    assert json.loads(app.get("plotly_chart")[0].proto.spec)["data"][0]["y"] == [292.0, 292.0]
+    assert [(line["name"], line["x"]) for line in curves["data"]] == [
         ("rms_norm 1024", [64, 290, 8192]),
         ("swiglu 1024", [64, 290, 8192]),
     ]
     app.selectbox(key="kernel-figure-en").set_value("speedup_over.torch_compile").run()
-    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
+    figure = json.loads(app.get("plotly_chart")[1].proto.spec)
     assert figure["data"][0]["y"] == [1.25] * 3
     assert figure["layout"]["yaxis"]["title"]["text"] == "times torch_compile"
+    app.multiselect(key="kernels-en").set_value(["swiglu 1024"]).run()
+    figure = json.loads(app.get("plotly_chart")[1].proto.spec)
+    assert [line["name"] for line in figure["data"]] == ["swiglu 1024"]
     assert not app.error
 
 

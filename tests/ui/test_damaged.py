@@ -62,6 +62,9 @@ def draw(document: dict[str, Any]) -> None:
         sum(row["median"] + row["rows"] for row in files.kernel_rows(document, dtype, measure))
     for dtype in dtypes:
         charts.curves(files.throughput_curves(document, dtype), "batch", "s")
+        for part in files.TURBO_PARTS:
+            charts.bars([charts.Bars("x", files.turbo_rows(document, dtype, part), "turbo")], "name", "")
+    files.gaps_of(document, "not_available"), files.gaps_of(document, "not_measured")
 
 
 def complaint(text: str) -> str:

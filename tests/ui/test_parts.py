@@ -23,7 +23,7 @@ pytest.importorskip("plotly")
 import omnivoice_triton
 from omnivoice_triton import InputError
 from omnivoice_triton.cli import main, ui
-from omnivoice_triton.ui import charts, commands, files, tables, words
+from omnivoice_triton.ui import charts, commands, files, samples, tables, words
 from omnivoice_triton.ui.runners import Runners, read_upload
 
 UI = Path(omnivoice_triton.__file__).parent / "ui"
@@ -99,6 +99,63 @@ def test_turbo_files_can_be_drawn() -> None:
     assert files.latency_rows(document, "bf16") == []
 
 
+def test_turbos_variants_are_charts_of_their_own() -> None:
+    base = {"dtype": "fp16", "mode": "turbo"}
+    case = {**base, "part": "cases", "case": "en", "median_ms": 2.0, "p5_ms": 1, "p95_ms": 3}
+    option = {**case, "part": "options", "variant": "FP8", "ratio_to_exact": 0.8, "ratio_p5": 0.7, "ratio_p95": 0.9}
+    start = {**base, "part": "startup", "load_s": 2.0, "imports_s": 3.0, "total_s": 5.0}
+    memory = {**base, "part": "memory", "variant": "default", "peak_vram_mb": 1800.0}
+    document = {"results": [case, option, {**option, "dtype": "bf16"}, start, memory]}
+    assert len(files.latency_rows(document, "fp16")) == 1, "an option's bar would lie over the case's"
+    assert files.metrics_of(document) == ["median_ms"]
+    assert files.turbo_rows(document, "fp16", "options") == [
+        {"name": "FP8", "case": "en", "median": 0.8, "p5": 0.7, "p95": 0.9}
+    ]
+    assert [(row["name"], row["median"]) for row in files.turbo_rows(document, "fp16", "startup")] == [
+        ("imports", 3.0),
+        ("load", 2.0),
+    ]
+    assert [row["median"] for row in files.turbo_rows(document, "fp16", "memory")] == [1800.0]
+    assert files.turbo_rows(document, "bf16", "memory") == []
+    with pytest.raises(files.Damaged, match="ratio_p5"):
+        files.turbo_rows({"results": [{**option, "ratio_p5": "low"}]}, "fp16", "options")
+
+
+def test_kernels_lie_at_the_rows_of_the_call() -> None:
+    def rows(**said: Any) -> list[int]:
+        row = {"kernel": "k", "dtype": "float16", "speedup": {"graph": 2.0}, **said}
+        return [found["rows"] for found in files.kernel_rows({"results": [row]}, "float16", ("speedup", "graph"))]
+
+    assert rows(rows=290, shape={"batch": 1, "channels": 32, "samples": 120_000}) == [290]  # Snake has none of its own
+    assert rows(rows=290, shape={"batch": 2, "rows": 165}) == [290]  # padded: 330
+    assert rows(shape={"batch": 2, "rows": 165}) == [330]  # an older file
+    with pytest.raises(files.Damaged, match="rows"):
+        rows(rows="many", shape={})
+
+
+def test_what_is_left_out_by_its_reason() -> None:
+    entries = [
+        {"path": "a", "reason": "old"},
+        {"path": "b", "reason": "old"},
+        {"path": "a", "reason": "old"},
+        {"kernel": "k", "rows": 3},
+        "odd",
+    ]
+    assert files.gaps_of({"x": entries}, "x") == {"old": ["a", "b"], "?": ["k"]}
+    assert files.gaps_of({"x": "none"}, "x") == files.gaps_of({}, "x") == {}
+
+
+def test_tables_keep_counts_of_kernels_in_one_cell_and_long_texts_last() -> None:
+    row = {"tail": ["one", "two"], "kernels": {"a": 3, "b": 4}, "passed": True, "size": {"rows": 2}}
+    flat = files.flat_rows({"results": [row]})[0]
+    assert list(flat.items()) == [("passed", True), ("size.rows", 2), ("tail", "one; two"), ("kernels", "a 3; b 4")]
+
+
+def test_two_dozen_curves_look_different() -> None:
+    figure = charts.curves({str(n): ([1, 2], [1, 2]) for n in range(60)}, "x", "y")
+    assert len({(line.line.color, line.line.dash, line.marker.symbol) for line in figure.data}) == 60
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [("{", "no JSON"), ("[]", "no object"), ('{"kind": "a", "results": [], "environment": {}}', "no results")],
@@ -117,9 +174,9 @@ def test_folders_by_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.chdir(tmp_path)
     assert Path(files.default_folder(files.RESULTS_VARIABLE, "bench", "results")).is_absolute()
     assert files.default_folder(files.RESULTS_VARIABLE, "no", "such") == ""
-    assert files.samples_in(str(tmp_path)) == files.samples_in("") == []
+    assert samples.samples_in(str(tmp_path)) == samples.samples_in("") == []
     (tmp_path / "metadata.json").write_text('{"samples": [{"mode": "x"}]}')
-    assert files.samples_in(str(tmp_path)) == []
+    assert samples.samples_in(str(tmp_path)) == []
 
 
 def test_samples_outside_their_folder_are_left_out(tmp_path: Path) -> None:
@@ -129,7 +186,7 @@ def test_samples_outside_their_folder_are_left_out(tmp_path: Path) -> None:
     (inner / "own.flac").write_bytes(b"x")
     entries = [{"file": name} for name in ("own.flac", "../secret.flac", str(tmp_path / "secret.flac"))]
     (inner / "metadata.json").write_text(json.dumps({"samples": entries}))
-    assert [entry["file"] for entry in files.samples_in(str(inner))] == ["own.flac"]
+    assert [entry["file"] for entry in samples.samples_in(str(inner))] == ["own.flac"]
 
 
 def test_the_least_recently_used_runner_goes() -> None:

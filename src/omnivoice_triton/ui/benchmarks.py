@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from omnivoice_triton.ui import charts, commands, files
+from omnivoice_triton.ui import charts, commands, files, tables
 from omnivoice_triton.ui.state import Page
 
 
@@ -66,17 +66,28 @@ def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
         parts = [files.device_of(document), files.date_of(document), str(document.get("checkpoint") or "")]
         st.caption(f"{name}: {', '.join(part for part in parts if part)}")
     dtypes = list(dict.fromkeys(dtype for document in documents.values() for dtype in files.dtypes_of(document)))
-    dtype = st.radio(words("precision"), dtypes, horizontal=True, key=f"dtype-{kind}") if dtypes else ""
+    drawn = kind in files.DRAWN
+    dtype = st.radio(words("precision"), dtypes, horizontal=True, key=f"dtype-{kind}") if drawn and dtypes else ""
     if kind == "kernels":
         _kernels(page, documents, dtype)
-    elif kind in files.DRAWN:
+    elif drawn:
         _latency(page, documents, dtype, kind)
     else:
         st.info(words("nothing_to_draw", kind=kind))
-    with st.expander(words("figures")):
+    for document in documents.values():
+        _gaps(page, document, "available")
+    with st.expander(words("figures"), expanded=not drawn):
         for name, document in documents.items():
             st.caption(name)
+            _gaps(page, document, "measured")
             st.dataframe(files.flat_rows(document), hide_index=True, width="stretch", key=f"figures-{name}")
+
+
+def _gaps(page: Page, document: dict[str, Any], what: str) -> None:
+    """What the file says is not `available` or `measured`, and why."""
+    for why, names in files.gaps_of(document, f"not_{what}").items():
+        listed = tables.escaped(", ".join(names))
+        st.caption(page.words(f"not_{what}", what=listed, why=tables.escaped(page.remark(why))))
 
 
 def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> None:
@@ -104,6 +115,23 @@ def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> No
         if curves:
             st.caption(_series(documents, name))
             st.plotly_chart(charts.curves(curves, words("batch"), words("throughput")), key=f"throughput-{name}")
+    _turbo(page, documents, dtype)
+
+
+def _turbo(page: Page, documents: dict[str, Any], dtype: str) -> None:
+    """What turbo's options, memory and start cost, of files that say it."""
+    for part in files.TURBO_PARTS:
+        series = []
+        for number, (name, document) in enumerate(documents.items()):
+            rows = files.turbo_rows(document, dtype, part)
+            for place, case in enumerate(dict.fromkeys(row["case"] for row in rows)):
+                label = ", ".join(filter(None, (case, _series(documents, name) if len(documents) > 1 else "")))
+                shade = charts.COLOURS[(place + 1) % len(charts.COLOURS)]
+                mine = [row for row in rows if row["case"] == case]
+                series.append(charts.Bars(label, mine, "turbo", number, shade if case else ""))
+        if series:
+            st.caption(page.words(f"turbo_{part}"))
+            st.plotly_chart(charts.bars(series, "name", "", height=320), key=f"turbo-{part}")
 
 
 def _kernels(page: Page, documents: dict[str, Any], dtype: str) -> None:
@@ -128,7 +156,23 @@ def _kernels(page: Page, documents: dict[str, Any], dtype: str) -> None:
     clock = left.radio(words("clock"), clocks, horizontal=True, help=words("clock_help"), key="clock")
     found = {name: files.kernel_rows(document, dtype, (figure, clock)) for name, document in documents.items()}
     kernels = list(dict.fromkeys(row["kernel"] for rows in found.values() for row in rows))
-    picked = right.multiselect(words("kernels"), kernels, default=kernels, key="kernels")
+    # None is all of them: two dozen names would hide each other.
+    picked = right.multiselect(words("kernels"), kernels, placeholder=words("all"), key=page.key("kernels")) or kernels
+    counts = sorted({row["rows"] for rows in found.values() for row in rows if row["kernel"] in picked})
+    if not counts:
+        return
+    many = max(counts, key=lambda count: sum(row["rows"] == count for rows in found.values() for row in rows))
+    at = right.selectbox(words("at_rows"), counts, index=counts.index(many), key="kernel-rows")
+    series = [
+        charts.Bars(
+            _series(documents, name) if len(documents) > 1 else "",
+            [row for row in rows if row["rows"] == at and row["kernel"] in picked],
+            "triton",
+            place,
+        )
+        for place, (name, rows) in enumerate(found.items())
+    ]
+    st.plotly_chart(charts.bars(series, "kernel", called(figure), picked), key="chart-kernels")
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for name, rows in found.items():
         for row in sorted(rows, key=lambda row: row["rows"]):
@@ -137,7 +181,7 @@ def _kernels(page: Page, documents: dict[str, Any], dtype: str) -> None:
                 xs, ys = curves.setdefault(label, ([], []))
                 xs.append(row["rows"])
                 ys.append(row["median"])
-    st.plotly_chart(charts.curves(curves, words("rows"), called(figure)), key="chart-kernels")
+    st.plotly_chart(charts.curves(curves, words("rows"), called(figure)), key="curves-kernels")
 
 
 def _series(documents: dict[str, Any], name: str) -> str:

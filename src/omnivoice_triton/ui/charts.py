@@ -18,6 +18,8 @@ POINTS = 1200
 """Of a waveform: about two a pixel."""
 NO_BUTTONS = {"displayModeBar": False}
 """For figures of sound: Plotly's buttons would lie over a third of so low a one."""
+ABOVE = 36
+"""Pixels for the buttons of the others, that they lie over no bar."""
 WINDOW, FLOOR_DB = 1024, -80.0
 COLOURS = (
     "#7f7f7f",
@@ -31,11 +33,13 @@ COLOURS = (
     "#8c564b",
     "#e377c2",
 )  # of modes in their order, then others
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 PATTERNS = ("", "/", ".", "x", "-")
 
 
-def _plain(figure: go.Figure, height: int) -> go.Figure:
-    figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 8, "b": 8}, legend={"orientation": "h"})
+def _plain(figure: go.Figure, height: int, top: int = 8) -> go.Figure:
+    figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": top, "b": 8}, legend={"orientation": "h"})
     return figure
 
 
@@ -84,6 +88,8 @@ class Bars:
     """Chooses the colour: a mode has the same one in every chart and on every device."""
     pattern: int = 0
     """Of the document: devices differ in pattern."""
+    shade: str = ""
+    """A colour, where the series are no modes."""
 
 
 def colour(mode: str) -> str:
@@ -94,7 +100,7 @@ def colour(mode: str) -> str:
     return COLOURS[number % len(COLOURS)]
 
 
-def bars(series: Sequence[Bars], x: str, title: str, order: Sequence[str] = ()) -> go.Figure:
+def bars(series: Sequence[Bars], x: str, title: str, order: Sequence[str] = (), height: int = 420) -> go.Figure:
     """Grouped bars of `median` over row[x], with lines from `p5` to `p95` where they are apart."""
     figure = go.Figure()
     for one in series:
@@ -107,20 +113,36 @@ def bars(series: Sequence[Bars], x: str, title: str, order: Sequence[str] = ()) 
             x=[row[x] for row in one.rows],
             y=medians,
             error_y=spread if any(above) or any(below) else None,
-            marker={"color": colour(one.mode), "pattern": {"shape": PATTERNS[one.pattern % len(PATTERNS)]}},
+            marker={
+                "color": one.shade or colour(one.mode),
+                "pattern": {"shape": PATTERNS[one.pattern % len(PATTERNS)]},
+            },
         )
     figure.update_layout(barmode="group")
     figure.update_xaxes(categoryorder="array", categoryarray=list(order)) if order else None
     figure.update_yaxes(title=title, rangemode="tozero")
-    return _plain(figure, 420)
+    figure.update_layout(showlegend=any(one.name for one in series))
+    return _plain(figure, height, ABOVE)
 
 
 def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_title: str, y_title: str) -> go.Figure:
-    """Lines with points, x on a logarithmic axis, marked where there are points."""
+    """Lines with points, x on a logarithmic axis, marked where there are points; no two of the first 60 look alike."""
     figure = go.Figure()
-    for name, (xs, ys) in series.items():
-        figure.add_scatter(name=name, x=list(xs), y=list(ys), mode="lines+markers")
+    for number, (name, (xs, ys)) in enumerate(series.items()):
+        look = {"color": COLOURS[number % len(COLOURS)]}
+        round_ = number // len(COLOURS)
+        figure.add_scatter(
+            name=name,
+            x=list(xs),
+            y=list(ys),
+            mode="lines+markers",
+            line={**look, "dash": DASHES[round_ % len(DASHES)]},
+            marker={**look, "symbol": SYMBOLS[round_ % len(SYMBOLS)], "size": 8},
+        )
     places = sorted({x for xs, _ in series.values() for x in xs})
     figure.update_xaxes(title=x_title, type="log", tickvals=places, ticktext=[f"{x:g}" for x in places])
     figure.update_yaxes(title=y_title, rangemode="tozero")
-    return _plain(figure, 460)
+    _plain(figure, 420 + 6 * len(series), ABOVE)  # the legend takes a line for three or four
+    # Below the title of the axis, which it would cover with several lines.
+    figure.update_layout(legend={"yref": "container", "y": 0, "yanchor": "bottom"}, xaxis={"title": {"standoff": 8}})
+    return figure

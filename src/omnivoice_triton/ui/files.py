@@ -21,6 +21,10 @@ Measure = tuple[str, str]
 METRICS = ("median_ms", "speed_x", "rtf", "ratio_to_base", "peak_vram_mb", "joules_per_utterance")
 """What can be drawn of a case said in a mode."""
 KERNEL_FIGURES = ("speedup", "triton_gb_per_s", "percent_of_copy", "percent_of_matmul")
+STARTUP = ("python_s", "imports_s", "load_s", "engine_s", "step_graphs_s", "codec_graphs_s", "first_audio_s")
+"""What turbo's start is made of, in its order."""
+TURBO_PARTS = ("options", "memory", "startup")
+"""Of turbo, beside its cases and throughput."""
 DRAWN = ("speed", "peers", "turbo", "kernels")
 """Kinds that there are charts of."""
 VERDICTS = ("verify", "parity", "smoke", "sanitizer")
@@ -71,6 +75,8 @@ def _try_out(document: Document) -> None:
         for dtype in dtypes_of(document):
             for metric in METRICS:
                 latency_rows(document, dtype, metric)
+            for part in TURBO_PARTS:
+                turbo_rows(document, dtype, part)
             throughput_curves(document, dtype)
         if document["kind"] == "kernels":
             for dtype, measure in product(dtypes_of(document), kernel_measures(document)):
@@ -134,8 +140,8 @@ def latency_rows(document: Mapping[str, Any], dtype: str, metric: str = "median_
         Damaged: a figure is none.
     """
     rows = []
-    for row in document["results"]:
-        if row.get("dtype") != dtype or "case" not in row or row.get(metric) is None:
+    for row in _cases(document):
+        if row.get("dtype") != dtype or row.get(metric) is None:
             continue
         median = number(row, metric)
         low, high = (number(row, "p5_ms"), number(row, "p95_ms")) if metric == "median_ms" else (median, median)
@@ -143,9 +149,14 @@ def latency_rows(document: Mapping[str, Any], dtype: str, metric: str = "median_
     return rows
 
 
+def _cases(document: Mapping[str, Any]) -> list[Row]:
+    """Rows of cases said in modes: turbo's variants say the same cases once more, under one mode."""
+    return [row for row in document["results"] if "case" in row and row.get("part", "cases") == "cases"]
+
+
 def metrics_of(document: Mapping[str, Any]) -> list[str]:
     """What of `METRICS` the cases say."""
-    rows = [row for row in document["results"] if "case" in row]
+    rows = _cases(document)
     return [metric for metric in METRICS if any(row.get(metric) is not None for row in rows)]
 
 
@@ -161,7 +172,10 @@ def kernel_measures(document: Mapping[str, Any]) -> list[Measure]:
 
 
 def kernel_rows(document: Mapping[str, Any], dtype: str, measure: Measure) -> list[Row]:
-    """One figure of the kernels: kernel (with its width), rows (with the batch) and `median`.
+    """One figure of the kernels: kernel (with its width), rows and `median`.
+
+    Rows are those of the call that a case stands for, as newer files say: shapes differ (Snake's has no rows at all,
+    padded ones more of them). Of older files it is the shape's, with the batch.
 
     Raises:
         Damaged: a figure is none.
@@ -180,7 +194,7 @@ def kernel_rows(document: Mapping[str, Any], dtype: str, measure: Measure) -> li
         found.append(
             {
                 "kernel": f"{row['kernel']}{width}",
-                "rows": sizes.get("rows", 1) * sizes.get("batch", 1),
+                "rows": int(number(row, "rows")) if "rows" in row else sizes.get("rows", 1) * sizes.get("batch", 1),
                 "median": number(figures, clock),
             }
         )
@@ -200,6 +214,39 @@ def throughput_curves(document: Mapping[str, Any], dtype: str) -> dict[str, tupl
             xs.append(number(row, "batch"))
             ys.append(number(row, "audio_s_per_s"))
     return curves
+
+
+def turbo_rows(document: Mapping[str, Any], dtype: str, part: str) -> list[Row]:
+    """One of `TURBO_PARTS` as name, case, median, p5, p95: time over the exact engine's, MB, or seconds.
+
+    Raises:
+        Damaged: a figure is none.
+    """
+    found: list[Row] = []
+    for row in document["results"]:
+        if row.get("part") != part or row.get("dtype") != dtype:
+            continue
+        if part == "startup":
+            said = [(key.removesuffix("_s"), "", (key,) * 3) for key in STARTUP if key in row]
+        elif part == "options":
+            said = [(str(row["variant"]), str(row["case"]), ("ratio_to_exact", "ratio_p5", "ratio_p95"))]
+        else:
+            said = [(str(row["variant"]), "", ("peak_vram_mb",) * 3)]
+        for name, case, keys in said:
+            median, low, high = (number(row, key) for key in keys)
+            found.append({"name": name, "case": case, "median": median, "p5": low, "p95": high})
+    return found
+
+
+def gaps_of(document: Mapping[str, Any], key: str) -> dict[str, list[str]]:
+    """What a list such as `not_available` or `not_measured` says is left out, by its reason."""
+    found: dict[str, dict[str, None]] = {}
+    listed = document.get(key)
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, dict):
+            names = [str(entry[name]) for name in ("path", "kernel", "mode", "case") if entry.get(name)]
+            found.setdefault(str(entry.get("reason", "?")), {})[" ".join(names) or "?"] = None
+    return {reason: list(names) for reason, names in found.items()}
 
 
 def verdict_of(document: Mapping[str, Any]) -> tuple[bool, int, int]:
@@ -239,29 +286,14 @@ def flat_rows(document: Mapping[str, Any]) -> list[Row]:
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Row:
     flat: Row = {}
+    last: Row = {}  # long texts
     for key, value in row.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key == "kernels":  # a column for each would be mostly empty
+            last[prefix + key] = "; ".join(f"{name} {count}" for name, count in value.items())
+        elif isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{key}.")
         elif not isinstance(value, list):
             flat[prefix + key] = value
         elif all(isinstance(entry, str) for entry in value):
-            flat[prefix + key] = "; ".join(value)
-    return flat
-
-
-def samples_in(folder: str) -> list[Row]:
-    """Entries of a folder's metadata.json whose file is there, with `path`; nothing outside the folder is taken."""
-    path = Path(folder) / "metadata.json"
-    if not folder or not path.is_file():
-        return []
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
-        found = [{**entry, "path": str(Path(folder) / entry["file"])} for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []
-    inside = Path(folder).resolve()
-    return [
-        entry
-        for entry in found
-        if Path(entry["path"]).is_file() and Path(entry["path"]).resolve().is_relative_to(inside)
-    ]
+            last[prefix + key] = "; ".join(value)
+    return flat | last

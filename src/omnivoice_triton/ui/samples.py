@@ -20,7 +20,7 @@ _KINDS = ("auto", "clone", "design")
 def draw(page: Page) -> None:
     """The tab."""
     words = page.words
-    entries = files.samples_in(page.samples)
+    entries = samples_in(page.samples)
     if not entries:
         _say_what_lacks(page)
         return
@@ -71,6 +71,24 @@ def read(folder: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def samples_in(folder: str) -> list[dict[str, Any]]:
+    """Entries of a folder's metadata.json whose file is there, with `path`; nothing outside the folder is taken."""
+    path = Path(folder) / "metadata.json"
+    if not folder or not path.is_file():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
+        found = [{**entry, "path": str(Path(folder) / entry["file"])} for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    inside = Path(folder).resolve()
+    return [
+        entry
+        for entry in found
+        if Path(entry["path"]).is_file() and Path(entry["path"]).resolve().is_relative_to(inside)
+    ]
 
 
 def reference_of(folder: str, document: dict[str, Any], entry: dict[str, Any]) -> tuple[str, str] | None:

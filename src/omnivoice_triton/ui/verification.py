@@ -34,9 +34,11 @@ def draw(page: Page) -> None:
         _show(page, report)
     st.subheader(words("committed"))
     documents, _ = files.load_folder(page.results)
-    for name, document in documents.items():
-        if document["kind"] in files.VERDICTS:
-            _committed(page, name, document)
+    judged = [(name, document) for name, document in documents.items() if document["kind"] in files.VERDICTS]
+    # Whole verifications first, and of a kind the one with the most checks.
+    judged.sort(key=lambda one: (files.VERDICTS.index(one[1]["kind"]), -files.verdict_of(one[1])[1]))
+    for name, document in judged:
+        _committed(page, name, document)
 
 
 def _run(page: Page, tiers: list[int], sentences: int) -> None:

@@ -220,6 +220,16 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "占实测矩阵乘的百分比",
     ),
     "throughput": ("audio seconds per second", "초당 음성 길이(초)", "每秒生成的音频秒数"),
+    "turbo_options": (
+        "options: time over the exact engine's",
+        "옵션: 정확한 엔진 대비 시간",
+        "选项：相对精确引擎的耗时",
+    ),
+    "turbo_memory": ("peak VRAM, MB", "최대 VRAM(MB)", "峰值显存（MB）"),
+    "turbo_startup": ("start to first audio, seconds", "시작부터 첫 음성까지(초)", "从启动到首段音频（秒）"),
+    "at_rows": ("Rows in the bars", "막대의 행 수", "柱状图的行数"),
+    "not_available": ("Not available: {what} ({why})", "쓸 수 없음: {what} ({why})", "不可用：{what}（{why}）"),
+    "not_measured": ("Not measured: {what} ({why})", "측정하지 않음: {what} ({why})", "未测量：{what}（{why}）"),
     "nothing_to_draw": (
         "No chart for this kind: {kind}.",
         "이 종류의 차트는 없습니다: {kind}.",
