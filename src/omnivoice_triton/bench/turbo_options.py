@@ -1,6 +1,6 @@
 """What turbo's inexact options bring, beside exact turbo: `python -m omnivoice_triton.bench.turbo options`.
 
-They take turns as in `turbo_cases`. How far their logits are from exact ones is tier 1's and tier 2's business.
+They take turns as in `turbo_cases`. How far they are from exact is tier 1's business (`verify.lossy_grid`).
 """
 
 from __future__ import annotations

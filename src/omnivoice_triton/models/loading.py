@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,7 @@ def load_upstream(path: Path, device: str, dtype: Any, *, parts_will_leave: bool
     """
     from omnivoice import OmniVoice
 
-    if not parts_will_leave:
-        return OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
-    with separate_allocations():
+    with separate_allocations() if parts_will_leave else nullcontext():
         return OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
 
 
