@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 
             from omnivoice_triton.models.acceleration import accelerate
             from omnivoice_triton.models.availability import resolve_dtype
-            from omnivoice_triton.models.loading import load_upstream
+            from omnivoice_triton.models.loading import load_for_engine
 
         def wait() -> None:
             if options.device.startswith("cuda"):
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
 
         tell("imports")
         dtype = resolve_dtype(options.dtype, options.device)
-        model = load_upstream(options.model, options.device, dtype, parts_will_leave=True)
+        model = load_for_engine(options.model, options.device, dtype)
         wait()
         tell("load")
         turbo = accelerate(model, "turbo", host_embedding=True).turbo

@@ -20,6 +20,8 @@ _FUSED = {
     "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
 }
 
+TEXT_EMBEDDING = "llm.embed_tokens.weight"
+
 
 @dataclass(frozen=True)
 class BackboneShape:
@@ -99,7 +101,7 @@ class BackboneShape:
         """Name and shape of every tensor of the upstream language model."""
         h, i, d = self.hidden, self.intermediate, self.head_dim
         yield "codebook_layer_offsets", (self.codebooks,)
-        yield "llm.embed_tokens.weight", (text_vocab, h)
+        yield TEXT_EMBEDDING, (text_vocab, h)
         for layer in range(self.layers):
             at = f"llm.layers.{layer}"
             yield f"{at}.self_attn.q_proj.weight", (self.attention_width, h)
@@ -179,7 +181,8 @@ class BackboneWeights:
                 time: the peak is one layer above the model.
 
         Raises:
-            CheckpointError: a tensor is missing, surplus, of another shape, dtype or device.
+            CheckpointError: a tensor is missing, surplus, of another shape, dtype or device. The text embedding may be
+                in the host's memory.
             UpstreamChanged: the config describes another architecture.
         """
         shape = BackboneShape.from_config(model.config)
@@ -234,6 +237,21 @@ class BackboneWeights:
         return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
+def fuse_linears(layer: Any, device: torch.device) -> None:
+    """Move what of an upstream decoder layer the engine has fused to `device`, as views of one tensor each.
+
+    `from_upstream` finds them so, and copies nothing.
+    """
+    for parts in _FUSED.values():
+        linears = [layer.get_submodule(part) for part in parts]
+        weights = [linear.weight.detach() for linear in linears]
+        rows = sum(len(weight) for weight in weights)
+        fused = torch.empty(rows, weights[0].shape[1], dtype=weights[0].dtype, device=device)
+        for weight, there in zip(weights, torch.split(fused, [len(weight) for weight in weights]), strict=True):
+            there.copy_(weight)
+        _point_at_views(fused, linears)
+
+
 def _check_tensors(model: Any, shape: BackboneShape) -> None:
     found = {
         name: tensor
@@ -253,7 +271,8 @@ def _check_tensors(model: Any, shape: BackboneShape) -> None:
         if tuple(tensor.shape) != expected:
             raise CheckpointError(f"{name} has shape {tuple(tensor.shape)}, wanted {expected}")
         kind_differs = tensor.is_floating_point() and tensor.dtype is not first.dtype
-        if kind_differs or tensor.device != first.device:
+        elsewhere = tensor.device != first.device and not (name == TEXT_EMBEDDING and tensor.device.type == "cpu")
+        if kind_differs or elsewhere:
             raise CheckpointError(
                 f"{name} is {tensor.dtype} on {tensor.device}, but llm.norm.weight is {first.dtype} on {first.device}: "
                 "the turbo engine needs one dtype and one device"

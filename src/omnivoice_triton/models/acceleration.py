@@ -93,7 +93,7 @@ def accelerate(
     # A stand-in for capture needs no GPU, so only the real thing is asked whether it can run.
     triton_options = patch_range is not None or not enable_fused_norm
     suits = partial(unsuited, engine_options=engine_options, triton_options=triton_options, model=model)
-    chosen = choose(mode, str(model.device), suits).mode if capture is None else get_mode(mode)
+    chosen = choose(mode, str(model.llm.norm.weight.device), suits).mode if capture is None else get_mode(mode)
     check_options(chosen, engine_options, triton_options=triton_options)
     if "_generate_iterative" in model.__dict__:
         raise InputError("this model's decode loop is replaced already: undo() that first")

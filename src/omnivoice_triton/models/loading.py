@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-_lock = threading.Lock()
+from omnivoice_triton.models.parking import encoder_parts
+
+__all__ = ["load_for_engine", "load_upstream"]
 
 
-def load_upstream(path: Path, device: str, dtype: Any, *, parts_will_leave: bool = False) -> Any:
+def load_upstream(path: Path, device: str, dtype: Any) -> Any:
     """The upstream OmniVoice at `path`, on `device`, for inference.
 
     Args:
         path: checkpoint directory.
         device: a torch device.
         dtype: of the language model; the codec is loaded in fp32, as upstream does.
-        parts_will_leave: some weights will be parked in the host's memory; see `separate_allocations`.
     """
     from omnivoice import OmniVoice
 
-    with separate_allocations() if parts_will_leave else nullcontext():
-        return OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
+    return OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
 
 
-@contextmanager
-def separate_allocations() -> Iterator[None]:
-    """Let weights that transformers loads within the block have memory of their own, so that it is free once they go.
+def load_for_engine(
+    path: Path, device: str, dtype: Any, *, reference_encoder: bool = True, host_embedding: bool = True
+) -> Any:
+    """The same model with the same bits, laid out as mode turbo wants it; `install_turbo` then copies no weight.
 
-    transformers first asks the GPU for one block of the whole model's size (`caching_allocator_warmup` of its
-    `modeling_utils`, for speed); torch returns a block only when nothing is left in it, so a parked half of the model
-    would stay on the GPU as torch's reserve. A transformers without that function needs nothing.
+    It is read into the host's memory and goes to `device` from there: what turbo would send back (`reference_encoder`,
+    `host_embedding`, as `install_turbo` has them) stays, and the matrices that it fuses are fused on their way. Read
+    onto the GPU and rearranged there, they would leave gaps in PyTorch's memory that nothing gets back.
     """
-    from transformers import modeling_utils
+    import torch
 
-    name = "caching_allocator_warmup"
-    with _lock:
-        theirs = getattr(modeling_utils, name, None)
-        if theirs is None:
-            yield
-            return
-        setattr(modeling_utils, name, lambda *args, **kwargs: None)
-        try:
-            yield
-        finally:
-            setattr(modeling_utils, name, theirs)
+    from omnivoice_triton.engine.weights import fuse_linears
+
+    model = load_upstream(path, "cpu", dtype)
+    target = torch.device(device)
+    if target.type == "cpu":
+        return model
+    stay = [model.llm.embed_tokens] if host_embedding else []
+    if not reference_encoder:
+        stay += encoder_parts(model)
+    for layer in model.llm.layers:
+        fuse_linears(layer, target)
+    _move(model, target, {id(module) for module in stay})
+    return model
+
+
+def _move(module: Any, device: Any, stay: Container[int]) -> None:
+    """`module.to(device)` without the submodules whose ids are in `stay`."""
+    if id(module) in stay:
+        return
+    for child in module.children():
+        _move(child, device, stay)
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.to(device)
+    for name, buffer in list(module.named_buffers(recurse=False)):
+        setattr(module, name, buffer.to(device))

@@ -15,10 +15,8 @@ ENCODER_PARTS = ("acoustic_encoder", "encoder_semantic", "decoder_semantic", "se
 """Parts of the codec that speaking doesn't need: 178 of 201 M weights, in float32."""
 
 
-def park_encoder(model: Any) -> Callable[[], None]:
-    """Move what only encodes references to the host's memory; returns what brings it back, bit for bit.
-
-    Until then `create_voice_clone_prompt` raises InputError.
+def encoder_parts(model: Any) -> list[nn.Module]:
+    """What only encodes references.
 
     Raises:
         UpstreamChanged: the codec has other parts.
@@ -27,8 +25,18 @@ def park_encoder(model: Any) -> Callable[[], None]:
     missing = [name for name in ENCODER_PARTS if not isinstance(getattr(tokenizer, name, None), nn.Module)]
     if missing:
         raise UpstreamChanged(f"the codec has no {missing[0]}: install omnivoice>=0.2.1,<0.3")
-    parts = [getattr(tokenizer, name) for name in ENCODER_PARTS]
-    device = tokenizer.device
+    return [getattr(tokenizer, name) for name in ENCODER_PARTS]
+
+
+def park_encoder(model: Any, device: torch.device) -> Callable[[], None]:
+    """Move what only encodes references to the host's memory; returns what brings it to `device`, bit for bit.
+
+    Until then `create_voice_clone_prompt` raises InputError.
+
+    Raises:
+        UpstreamChanged: the codec has other parts.
+    """
+    parts = encoder_parts(model)
 
     def move(to: torch.device) -> None:
         for part in parts:
@@ -64,8 +72,8 @@ class HostEmbedding(nn.Embedding):
         return F.embedding(ids.to(self.weight.device), self.weight).to(ids.device)
 
 
-def park_text_embedding(model: Any) -> Callable[[], None]:
-    """Move the text embedding to the host's memory; returns what brings it back.
+def park_text_embedding(model: Any, device: torch.device) -> Callable[[], None]:
+    """Move the text embedding to the host's memory; returns what brings it to `device`.
 
     Upstream's own forward goes on, with a wait for the host. The table becomes a buffer of the same name, so that the
     state dict keeps its keys, and the model its device, which is that of its first parameter.
@@ -77,7 +85,6 @@ def park_text_embedding(model: Any) -> Callable[[], None]:
     if type(embedding) is not nn.Embedding:
         raise UpstreamChanged(f"llm.embed_tokens is {embedding!r}, not a plain embedding")
     parameter: Any = embedding.weight
-    device = parameter.device
     table = parameter.detach().cpu()
     del embedding._parameters["weight"]
     embedding.register_buffer("weight", table)

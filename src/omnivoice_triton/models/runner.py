@@ -124,7 +124,7 @@ class BaseRunner:
 
             from omnivoice_triton.checkpoint import resolve_model
             from omnivoice_triton.models.acceleration import accelerate
-            from omnivoice_triton.models.loading import load_upstream
+            from omnivoice_triton.models.loading import load_for_engine, load_upstream
 
         with self._lock:
             if self._model is not None:
@@ -132,15 +132,20 @@ class BaseRunner:
             path = resolve_model(self.model_id)
             self._check_memory(path)
             try:
-                model = load_upstream(path, self.device, self.dtype, parts_will_leave=self.mode.engine)
-                # Nobody else runs this model's forward, which would have to wait for the host.
-                owned = {"host_embedding": True} if self.mode.engine else {}
+                options = self.engine_options
+                if self.mode.engine:
+                    # Nobody else runs this model's forward, which would have to wait for the host.
+                    options = {"host_embedding": True, **options}
+                    parts = {name: options[name] for name in ("reference_encoder", "host_embedding") if name in options}
+                    model = load_for_engine(path, self.device, self.dtype, **parts)
+                else:
+                    model = load_upstream(path, self.device, self.dtype)
                 self._acceleration = accelerate(
                     model,
                     self.mode.name,
                     patch_range=self.patch_range,
                     graph_budget_mb=self.graph_budget_mb,
-                    **{**owned, **self.engine_options},
+                    **options,
                 )
             except torch.OutOfMemoryError as error:
                 raise NotEnoughMemory(self._out_of_memory("loading the model")) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -407,33 +407,36 @@ def install_turbo(
         raise InputError(f"this model's {replaced[0]} is replaced already: undo() that first")
     if model.audio_tokenizer is None or model.text_tokenizer is None:
         raise InputError("the model has no tokenizers: load it by OmniVoice.from_pretrained()")
-    decoder = CodecDecoder.from_upstream(model.audio_tokenizer, precision=codec_precision)
-    graphs = None
-    if codec_capture is not None or decoder.device.type == "cuda":
-        graphs = CodecGraphs(decoder, budget_mb=codec_budget_mb, capture=codec_capture)
-    engine = Engine(
-        model,
-        noise=noise,
-        max_rows=max_rows,
-        max_items=max_items,
-        granule=GRANULE,
-        attention=attention,
-        precision=precision,
-    )
-    handle = TurboHandle(model, engine, decoder, graphs)
-    try:
+    device = model.llm.norm.weight.device
+    with ExitStack() as undo:
+        # Before anything else: a model that `load_for_engine` has read has these parts in the host's memory already.
         if not reference_encoder:
-            handle.on_undo(park_encoder(model))
+            undo.callback(park_encoder(model, device))
         if host_embedding:
-            handle.on_undo(park_text_embedding(model))
-            engine.weights.text_embedding = model.llm.embed_tokens.weight
-        if engine.device.type == "cuda" and (host_embedding or not reference_encoder):
+            undo.callback(park_text_embedding(model, device))
+        if device.type == "cuda" and (host_embedding or not reference_encoder):
             torch.cuda.empty_cache()
-        if warm:
+        decoder = CodecDecoder.from_upstream(model.audio_tokenizer, precision=codec_precision)
+        graphs = None
+        if codec_capture is not None or decoder.device.type == "cuda":
+            graphs = CodecGraphs(decoder, budget_mb=codec_budget_mb, capture=codec_capture)
+        engine = Engine(
+            model,
+            noise=noise,
+            max_rows=max_rows,
+            max_items=max_items,
+            granule=GRANULE,
+            attention=attention,
+            precision=precision,
+        )
+        handle = TurboHandle(model, engine, decoder, graphs)
+        handle.on_undo(undo.pop_all().close)
+    if warm:
+        try:
             handle.warmup()
-    except BaseException:
-        handle.undo()
-        raise
+        except BaseException:
+            handle.undo()
+            raise
     return handle
 
 
