@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -265,9 +266,9 @@ def told(stages: tuple[str, ...], step: float = 1.0, audio_s: float = 5.0) -> st
 
 def test_startup_stages() -> None:
     spent = turbo_startup.parse(told(turbo_startup.STAGES), 100.0)
-    assert spent == {**{f"{stage}_s": 1.0 for stage in turbo_startup.STAGES}, "total_s": 7.0}
+    assert spent == {**{f"{stage}_s": 1.0 for stage in turbo_startup.STAGES}, "total_s": 6.0, "without_bytecode": 0}
     row = turbo_startup.combine({"total_s": 60.0}, [spent])
-    assert (row["graphs_s"], row["first_start_s"], row["median_ms"], row["on_target"]) == (2.0, 60.0, 7000.0, True)
+    assert (row["graphs_s"], row["first_start_s"], row["median_ms"], row["on_target"]) == (2.0, 60.0, 6000.0, True)
     slow = turbo_startup.parse(told(turbo_startup.STAGES, 1.6), 100.0)
     assert turbo_startup.combine(slow, [slow])["on_target"] is False, "3.2 s of graphs"
 
@@ -292,6 +293,45 @@ def test_startup_child_on_the_cpu(tiny: Path, capsys: pytest.CaptureFixture[str]
     assert turbo_startup.parse(capsys.readouterr().out, 0.0)["total_s"] > 0
 
 
+def test_startup_with_bytecode_where_the_installation_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put in the folder by the first start is there for the next, and no other start gets one."""
+    asked = []
+
+    def run(command: list[str], **settings: Any) -> SimpleNamespace:
+        folder = settings["env"].get("PYTHONPYCACHEPREFIX")
+        asked.append((folder, "PYTHONDONTWRITEBYTECODE" in settings["env"]))
+        lines = told(turbo_startup.STAGES).splitlines()
+        lines[2] = json.dumps({**json.loads(lines[2]), "without_bytecode": 0 if folder else missing})
+        return SimpleNamespace(returncode=0, stdout="\n".join(lines), stderr="")
+
+    monkeypatch.setattr(turbo_startup.subprocess, "run", run)
+    monkeypatch.setattr(turbo_startup.time, "monotonic", lambda: 100.0)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    missing = 1800
+    rows = turbo_startup.measure(Path("model"), "fp16", 2)
+    assert [(row["variant"], row["without_bytecode"]) for row in rows] == [("as installed", 1800), ("with bytecode", 0)]
+    folders = [folder for folder, _ in asked]
+    assert folders[:3] == [None] * 3
+    assert len({*folders[3:]}) == 1
+    assert not Path(folders[-1]).exists()
+    assert [kept for _, kept in asked] == [True] * 3 + [False] * 3
+    missing = 0
+    assert [row["variant"] for row in turbo_startup.measure(Path("model"), "fp16", 2)] == ["as installed"]
+    assert len(turbo_startup.table(rows)) == 4
+
+
+def test_modules_without_bytecode_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "fresh.py").write_text("")
+    code = (
+        "import sys; sys.dont_write_bytecode = True; import omnivoice_triton.bench.turbo_startup as startup\n"
+        "n = startup.without_bytecode(); import fresh; print(startup.without_bytecode() - n)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) == 1
+
+
 def test_startup_child_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = SimpleNamespace(returncode=3, stdout="", stderr="Traceback\nRuntimeError: no luck\n")
     monkeypatch.setattr(turbo_startup.subprocess, "run", lambda *_, **__: ended)
@@ -309,10 +349,10 @@ SPLIT |= {"packed_rows": 290, "gemm_floor_percent": 77.7, "flop_floor_percent": 
 LENGTHS = {"part": "lengths", "dtype": "fp16", "lengths": 300, "captures": 0, "p99_to_median": 1.1}
 LENGTHS |= {"device_growth_mb": 3.0, "problems": []}
 CELL = {"part": "throughput", "dtype": "fp16", "batch": 8, "length_s": 5.0, "audio_s_per_s": 222.2}
-START = {"part": "startup", "dtype": "fp16", "total_s": 7.0, "on_target": True}
+START = {"part": "startup", "dtype": "fp16", "variant": "as installed", "total_s": 7.0, "on_target": True}
 START |= {f"{stage}_s": 1.0 for stage in turbo_startup.STAGES}
 HELD = {"part": "memory", "dtype": "fp16", "variant": "default", "peak_vram_mb": 2111.0, "device_used_mb": 2345.0}
-HELD |= {"target_mb": 2400.0, "on_target": True}
+HELD |= {"context_mb": 500.0, "target_mb": 2400.0, "on_target": True}
 LOSSY = {"part": "options", "variant": "FP8", "case": "en 5 s", "dtype": "fp16", **TIMES, "ratio_to_exact": 0.876}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "cases": [CASE, SPLIT], "lengths": [LENGTHS], "throughput": [CELL], "startup": [START], "memory": [HELD],
@@ -396,10 +436,10 @@ def test_refuses_without_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 STANDIN = """
 import json, sys
 options = json.loads(sys.argv[-1])
-held = 2650.0 - 700 * (options.get("reference_encoder") is False) - 300 * options.get("host_embedding", True)
+held = 2750.0 - 700 * (options.get("reference_encoder") is False) - 300 * options.get("host_embedding", True)
 print("ready", flush=True)
 assert sys.stdin.readline() == "go\\n"
-print(json.dumps({"peak_vram_mb": held - 50, "device_used_mb": held}))
+print(json.dumps({"peak_vram_mb": held - 50, "device_used_mb": held, "context_mb": 500.0}))
 """
 """In place of a child that measures."""
 
@@ -419,11 +459,11 @@ def in_place_of_children(monkeypatch: pytest.MonkeyPatch, source: str) -> list[l
 def test_memory_is_taken_with_the_options_of_each_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = in_place_of_children(monkeypatch, STANDIN)
     rows = turbo_memory.measure(Path("model"), "fp16")
-    assert [row["on_target"] for row in rows] == [True, True, False, False]
+    assert [row.get("on_target") for row in rows] == [False, True, None, None]
     assert [json.loads(command[-1]) for command in asked] == [
         dict(options) for options, _ in turbo_memory.VARIANTS.values()
     ]
-    assert "missed" in turbo_memory.table(rows)[3]
+    assert [line.split()[-1] for line in turbo_memory.table(rows)[1:]] == ["missed", "met", "-", "-"]
     for options, _ in turbo_memory.VARIANTS.values():
         BaseRunner("cpu", mode="turbo", **options)  # options that there are
 

@@ -2,7 +2,7 @@
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
 # Stages: checks (tests, sanitizer, verify, smoke, the demo voice in fp16 and bf16, samples; side by side), turbo, speed,
-# batch, kernels, peers, soak; by default all, in this order. From turbo on nothing else should run on the GPU. Each
+# cases, batch, kernels, peers, soak; by default all, in this order. From turbo on nothing else should run on the GPU. Each
 # command's log, exit code and seconds are kept in OUT, and JSON is written as it grows: an interrupted run keeps what
 # it has.
 # PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
@@ -10,7 +10,7 @@ set -u
 [ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
-[ $# -gt 0 ] || set -- checks turbo speed batch kernels peers soak
+[ $# -gt 0 ] || set -- checks turbo speed cases batch kernels peers soak
 py=${PY:-python3}
 mkdir -p "$out" || exit 2
 failed=0
@@ -39,15 +39,24 @@ checks() {
     for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 }
 
+# each_dtype NAME FILE MODULE ...: a run and a file for fp16, and one for bf16 with that in its name
+each_dtype() {
+    local name=$1 file=$2 good=0
+    shift 2
+    run "$name" "$py" -m "$@" --dtypes fp16 --json "$out/$file.json" || good=1
+    run "$name-bf16" "$py" -m "$@" --dtypes bf16 --json "$out/$file-bf16.json" || good=1
+    return "$good"
+}
+
 for stage; do
     case $stage in
         checks) checks ;;
         turbo) run turbo "$py" -m omnivoice_triton.bench.turbo all --runs 9 --json "$out/turbo.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
-        batch) run batch "$py" -m omnivoice_triton.bench.speed --batch 1 8 32 --no-memory \
-            --budget-s "${BUDGET_S:-420}" --json "$out/speed-batch.json" ;;
-        kernels) run kernels "$py" -m omnivoice_triton.bench.kernels --budget-s "${KERNELS_S:-200}" \
-            --json "$out/kernels.json" ;;
+        cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --no-memory --json "$out/speed-cases.json" ;;
+        batch) each_dtype batch speed-batch omnivoice_triton.bench.speed --batch 1 8 32 --runs 3 --no-memory \
+            --budget-s "${BUDGET_S:-800}" ;;
+        kernels) each_dtype kernels kernels omnivoice_triton.bench.kernels ;;
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
             --budget-s 420 --json "$out/peers.json" ;;
         soak) run soak "$py" -m omnivoice_triton.bench.soak --json "$out/soak.json" ;;

@@ -24,10 +24,13 @@ LENGTHS_NOTE = (
     "bucket's. Memory: growth of what the device holds."
 )
 STARTUP_NOTE = (
-    "Seconds from process start to the first 5 s utterance, kernels compiled before; the median start of {n}."
+    "Seconds from process start to the first 5 s utterance, kernels compiled before; the median start of {n}. Of the "
+    "modules imported, {modules} had no bytecode in this machine's installation, which pip would have put there; *with "
+    "bytecode* is with `PYTHONPYCACHEPREFIX` set to a folder."
 )
 MEMORY_NOTE = (
-    "MB that torch has allocated at the peak, and that the device holds after it, one 5 s utterance; no CUDA context."
+    "MB that torch has allocated at the peak, and that the device holds after it, one 5 s utterance; the CUDA context "
+    "comes on top."
 )
 
 OPTIONS_NOTE = "Options that change what is computed, in turns with exact turbo in one process; warm medians."
@@ -55,8 +58,13 @@ KOREAN = {
         "`warmup()` 뒤 서로 다른 길이를 무작위 순서로. *가장 느린 것*은 버킷별 p99를 그 중앙값으로 나눈 값 중 가장 큰 "
         "것이다. 메모리는 장치가 가진 양의 증가다."
     ),
-    STARTUP_NOTE: "프로세스 시작부터 첫 5초 발화까지의 초. 커널은 미리 컴파일되어 있다. {n}회 중 중앙값.",
-    MEMORY_NOTE: "torch가 할당한 최대 MB와 그 뒤 장치가 가진 MB, 5초 발화 하나. CUDA 컨텍스트는 제외.",
+    STARTUP_NOTE: "프로세스 시작부터 첫 5초 발화까지의 초. 커널은 미리 컴파일되어 있다. {n}회 중 중앙값. 이 컴퓨터의 "
+    "설치본에는 가져온 모듈 가운데 {modules}개의 바이트코드가 없었다(보통은 pip이 만든다). *바이트코드 있음*은 "
+    "`PYTHONPYCACHEPREFIX`를 폴더로 지정한 경우.",
+    "as installed": "설치된 대로",
+    "with bytecode": "바이트코드 있음",
+    "context": "컨텍스트",
+    MEMORY_NOTE: "torch가 할당한 최대 MB와 그 뒤 장치가 가진 MB, 5초 발화 하나. CUDA 컨텍스트는 따로.",
     "tokens/s": "토큰/초",
     "rows": "행",
     "step": "스텝",
@@ -162,15 +170,18 @@ def lengths(document: dict[str, Any], say: Say) -> Table:
     return [*_said(["dtype", "lengths", "captures", "slowest", "memory"], say), ""], rows, say(LENGTHS_NOTE)
 
 
-STAGES = ("python", "imports", "load", "engine", "step_graphs", "codec_graphs", "first_audio")
+STAGES = ("python", "imports", "load", "step_graphs", "codec_graphs", "first_audio")
 
 
 def startup(document: dict[str, Any], say: Say) -> Table:
     """Where the time from process start to the first sound goes."""
     found = part(document, "startup")
-    rows = [[r["dtype"], f"{r['total_s']:.1f}", *(f"{r[f'{stage}_s']:.2f}" for stage in STAGES)] for r in found]
-    head = ["dtype", "in all", *(stage.replace("_", " ") for stage in STAGES)]
-    return _said(head, say), rows, say(STARTUP_NOTE).format(n=found[0]["runs"])
+    rows = [
+        [r["dtype"], say(r["variant"]), f"{r['total_s']:.1f}", *(f"{r[f'{stage}_s']:.2f}" for stage in STAGES)]
+        for r in found
+    ]
+    head = ["dtype", "variant", "in all", *(stage.replace("_", " ") for stage in STAGES)]
+    return _said(head, say), rows, say(STARTUP_NOTE).format(n=found[0]["runs"], modules=found[0]["without_bytecode"])
 
 
 def memory(document: dict[str, Any], say: Say) -> Table:
@@ -181,11 +192,12 @@ def memory(document: dict[str, Any], say: Say) -> Table:
             say(r["variant"]),
             f"{r['peak_vram_mb']:.0f}",
             f"{r['device_used_mb']:.0f}",
-            f"{r['target_mb']:.0f}",
+            f"{r['context_mb']:.0f}",
+            f"{r['target_mb']:.0f}" if "target_mb" in r else "–",
         ]
         for r in part(document, "memory")
     ]
-    return _said(["dtype", "variant", "allocated", "on the device", "wanted"], say), rows, say(MEMORY_NOTE)
+    return _said(["dtype", "variant", "allocated", "on the device", "context", "wanted"], say), rows, say(MEMORY_NOTE)
 
 
 def options(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:

@@ -247,3 +247,35 @@ def test_parameter_bytes_refuses(tiny: Path, tmp_path: Path) -> None:
         checkpoint.parameter_bytes(tiny, "int8")
     with pytest.raises(CheckpointError, match=r"lacks config\.json"):
         checkpoint.parameter_bytes(tmp_path)
+
+
+def test_a_model_found_sound_is_looked_at_again_once_a_file_changes(copy: Path) -> None:
+    """In one process a command line and its runner both ask: the second answer is remembered, a changed file is not."""
+    checkpoint.validate_checkpoint(copy)
+    checkpoint.validate_checkpoint(copy)
+    _drop_token(copy)
+    with pytest.raises(CheckpointError, match="denoise"):
+        checkpoint.validate_checkpoint(copy)
+    with pytest.raises(CheckpointError, match="denoise"):
+        checkpoint.validate_checkpoint(copy)
+
+
+def test_a_sound_model_is_read_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    real = files.read_json
+    monkeypatch.setattr(files, "read_json", lambda path: (read.append(path), real(path))[1])
+    checkpoint.validate_checkpoint(copy)
+    first = len(read)
+    checkpoint.validate_checkpoint(copy)
+    assert 0 < first == len(read)
+    os.utime(copy / "config.json")
+    checkpoint.validate_checkpoint(copy)
+    assert len(read) == 2 * first
+
+
+def test_an_id_that_is_no_number_is_not_counted(copy: Path) -> None:
+    path = copy / "tokenizer.json"
+    tokenizer = load_json(path)
+    tokenizer["added_tokens"].append({"content": "<odd>", "id": "many"})
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    checkpoint.validate_checkpoint(copy)

@@ -19,9 +19,9 @@ MOST_SETS = 2048
 """Sets of inputs in a cold graph; what would need more to leave the L2 cache has no cold time."""
 GRAPH_CALLS = 200
 GRAPH_REPLAYS = 50
-GRAPH_MS = 20.0
+GRAPH_MS = 10.0
 """Calls in a graph end here, at so many milliseconds: 200 of a slow one would take seconds a replay."""
-REPLAYS_MS = 500.0
+REPLAYS_MS = 150.0
 """And so do replays, but for the first ten."""
 
 

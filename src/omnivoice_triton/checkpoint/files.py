@@ -74,6 +74,15 @@ def missing_files(directory: Path) -> list[str]:
     return missing
 
 
+def stamp(directory: Path) -> tuple[tuple[int, int], ...] | None:
+    """Time of change (ns) and size of each file of `LAYOUT`; None where one is missing or the weights are in shards."""
+    try:
+        found = [(directory / name).stat() for name in LAYOUT]
+    except OSError:
+        return None
+    return tuple((each.st_mtime_ns, each.st_size) for each in found)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`.
 

@@ -35,6 +35,9 @@ _IGNORED = re.compile(r"rotary_emb\.inv_freq|^semantic_model\.masked_spec_embed$
 # Older names of weight norm's two halves, which transformers still maps.
 _WEIGHT_NORM = ((re.compile(r"\.weight_g$"), 0), (re.compile(r"\.weight_v$"), 1))
 
+_sound: dict[Path, tuple[tuple[int, int], ...]] = {}
+"""What was found in order in this process, and its files' stamps: a command line and its runner both ask."""
+
 
 def validate_checkpoint(path: str | Path) -> None:
     """Check that `path` is a complete checkpoint whose tensors fit its configs; sharded weights are fine.
@@ -43,6 +46,9 @@ def validate_checkpoint(path: str | Path) -> None:
         CheckpointError: it is not; the message is one line that names the first fault and what to do.
     """
     directory = files.expand(path)
+    stamp = files.stamp(directory)
+    if stamp is not None and _sound.get(directory) == stamp:
+        return
     if not directory.is_dir():
         state = "is not a directory" if directory.exists() else "does not exist"
         raise CheckpointError(f"{directory} {state}: a model is a directory such as `make-checkpoint DIR` writes")
@@ -61,6 +67,8 @@ def validate_checkpoint(path: str | Path) -> None:
     found = files.read_headers(directory)
     _compare(tensors.language_model_tensors(lm), found, directory)
     _compare(tensors.codec_tensors(codec), files.read_headers(directory / files.CODEC_DIR), directory / files.CODEC_DIR)
+    if stamp is not None:
+        _sound[directory] = stamp
 
 
 def checkpoint_kind(path: str | Path) -> str:
@@ -120,7 +128,9 @@ def _check_tokenizer(directory: Path, text_vocab: int) -> None:
     absent = [token for token in SPECIAL_TOKENS if token not in ids]
     if absent:
         raise CheckpointError(f"{path} lacks the special token {absent[0]}: it is not an OmniVoice tokenizer; {REMEDY}")
-    highest = max((value for value in ids.values() if isinstance(value, int)), default=0)
+    # A set of types first: to ask each of 150,000 ids for its own takes as long as to parse the file.
+    values = ids.values()
+    highest = max(values) if {*map(type, values)} == {int} else max(v for v in (0, *values) if isinstance(v, int))
     if highest >= text_vocab:
         raise CheckpointError(
             f"{path} has ids up to {highest}, but vocab_size={text_vocab} in {files.CONFIG}: {REMEDY}"

@@ -6,9 +6,20 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.models.parking import encoder_parts
+from omnivoice_triton.imports import quick_imports
+from omnivoice_triton.models.gpu_context import begin_context
 
-__all__ = ["load_for_engine", "load_upstream"]
+__all__ = ["import_upstream", "load_for_engine", "load_upstream"]
+
+
+def import_upstream(device: str) -> None:
+    """Import omnivoice and all that a runner on `device` needs: by far the longest part of a start."""
+    context = begin_context(device)
+    with quick_imports():
+        import omnivoice  # noqa: F401
+        import torch  # noqa: F401
+    if context is not None:
+        context.join()
 
 
 def load_upstream(path: Path, device: str, dtype: Any) -> Any:
@@ -36,6 +47,7 @@ def load_for_engine(
     import torch
 
     from omnivoice_triton.engine.weights import fuse_linears
+    from omnivoice_triton.models.parking import encoder_parts
 
     model = load_upstream(path, "cpu", dtype)
     target = torch.device(device)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from omnivoice_triton.config import AUTO, DEFAULT_GRAPH_BUDGET_MB, HUB_MODEL_ID, Mode
-from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.models.availability import choose, resolve_dtype
+from omnivoice_triton.models.loading import import_upstream, load_for_engine, load_upstream
 from omnivoice_triton.models.progress import Progress
 from omnivoice_triton.models.request import Request, build_request
 from omnivoice_triton.models.seeding import resolve_seed
@@ -118,13 +118,11 @@ class BaseRunner:
             CheckpointError, DownloadError: the model can't be found or is damaged.
             NotEnoughMemory: the GPU has less free memory than the weights need.
         """
-        with quick_imports():
-            import omnivoice  # noqa: F401  # the slowest import there is
-            import torch
+        import_upstream(self.device)
+        import torch
 
-            from omnivoice_triton.checkpoint import resolve_model
-            from omnivoice_triton.models.acceleration import accelerate
-            from omnivoice_triton.models.loading import load_for_engine, load_upstream
+        from omnivoice_triton.checkpoint import resolve_model
+        from omnivoice_triton.models.acceleration import accelerate
 
         with self._lock:
             if self._model is not None:

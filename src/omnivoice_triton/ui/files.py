@@ -21,7 +21,7 @@ Measure = tuple[str, str]
 METRICS = ("median_ms", "speed_x", "rtf", "ratio_to_base", "peak_vram_mb", "joules_per_utterance")
 """What can be drawn of a case said in a mode."""
 KERNEL_FIGURES = ("speedup", "triton_gb_per_s", "percent_of_copy", "percent_of_matmul")
-STARTUP = ("python_s", "imports_s", "load_s", "engine_s", "step_graphs_s", "codec_graphs_s", "first_audio_s")
+STARTUP = ("python_s", "imports_s", "load_s", "step_graphs_s", "codec_graphs_s", "first_audio_s")
 """What turbo's start is made of, in its order."""
 TURBO_PARTS = ("options", "memory", "startup")
 """Of turbo, beside its cases and throughput."""
@@ -227,7 +227,7 @@ def turbo_rows(document: Mapping[str, Any], dtype: str, part: str) -> list[Row]:
         if row.get("part") != part or row.get("dtype") != dtype:
             continue
         if part == "startup":
-            said = [(key.removesuffix("_s"), "", (key,) * 3) for key in STARTUP if key in row]
+            said = [(key.removesuffix("_s"), str(row.get("variant", "")), (key,) * 3) for key in STARTUP if key in row]
         elif part == "options":
             said = [(str(row["variant"]), str(row["case"]), ("ratio_to_exact", "ratio_p5", "ratio_p95"))]
         else:
