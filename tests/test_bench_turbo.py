@@ -324,10 +324,10 @@ def test_startup_with_bytecode_where_the_installation_has_none(monkeypatch: pyte
 def test_modules_without_bytecode_are_counted(tmp_path: Path) -> None:
     (tmp_path / "fresh.py").write_text("")
     code = (
-        "import sys; sys.dont_write_bytecode = True; import omnivoice_triton.bench.turbo_startup as startup\n"
-        "n = startup.without_bytecode(); import fresh; print(startup.without_bytecode() - n)"
+        "import sys; sys.dont_write_bytecode = True; from omnivoice_triton.imports import without_bytecode\n"
+        "n = without_bytecode(); import fresh; print(without_bytecode() - n)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert int(done.stdout) == 1
 
@@ -352,7 +352,7 @@ CELL = {"part": "throughput", "dtype": "fp16", "batch": 8, "length_s": 5.0, "aud
 START = {"part": "startup", "dtype": "fp16", "variant": "as installed", "total_s": 7.0, "on_target": True}
 START |= {f"{stage}_s": 1.0 for stage in turbo_startup.STAGES}
 HELD = {"part": "memory", "dtype": "fp16", "variant": "default", "peak_vram_mb": 2111.0, "device_used_mb": 2345.0}
-HELD |= {"context_mb": 500.0, "target_mb": 2400.0, "on_target": True}
+HELD |= {"cuda_context_mb": 500.0, "target_mb": 2400.0, "on_target": True}
 LOSSY = {"part": "options", "variant": "FP8", "case": "en 5 s", "dtype": "fp16", **TIMES, "ratio_to_exact": 0.876}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "cases": [CASE, SPLIT], "lengths": [LENGTHS], "throughput": [CELL], "startup": [START], "memory": [HELD],
@@ -439,7 +439,7 @@ options = json.loads(sys.argv[-1])
 held = 2750.0 - 700 * (options.get("reference_encoder") is False) - 300 * options.get("host_embedding", True)
 print("ready", flush=True)
 assert sys.stdin.readline() == "go\\n"
-print(json.dumps({"peak_vram_mb": held - 50, "device_used_mb": held, "context_mb": 500.0}))
+print(json.dumps({"peak_vram_mb": held - 50, "device_used_mb": held, "free_mb": 100.0}))
 """
 """In place of a child that measures."""
 
@@ -458,7 +458,9 @@ def in_place_of_children(monkeypatch: pytest.MonkeyPatch, source: str) -> list[l
 
 def test_memory_is_taken_with_the_options_of_each_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = in_place_of_children(monkeypatch, STANDIN)
+    monkeypatch.setattr(turbo_memory, "_free_mb", lambda: 627.0)
     rows = turbo_memory.measure(Path("model"), "fp16")
+    assert {row["cuda_context_mb"] for row in rows} == {527.0}
     assert [row.get("on_target") for row in rows] == [False, True, None, None]
     assert [json.loads(command[-1]) for command in asked] == [
         dict(options) for options, _ in turbo_memory.VARIANTS.values()

@@ -59,6 +59,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["model"]["name"] == "demo"
     assert report["model"]["weights"] == "trained-demo"
     assert report["caches"]["hub"]["free_gib"] > 0
+    assert report["without_bytecode"] >= 0
     assert captured.err == ""
 
 
@@ -193,6 +194,7 @@ def test_renders_a_gpu_and_what_is_missing() -> None:
         "auto": "faster",
         "model": {"name": "m", "from": "X", "weights": "real", "problem": None, "hub_cached": True},
         "caches": {"hub": {"path": "h", "free_gib": None}},
+        "without_bytecode": 1775,
         "extras": {"ffmpeg": {"here": True, "use": "reads M4A"}},
     }
     lines = doctor.render(report).splitlines()
@@ -201,4 +203,7 @@ def test_renders_a_gpu_and_what_is_missing() -> None:
     assert "dtypes on cuda:0: fp32 yes; fp16 yes; bf16 emulated, slow: use fp16" in lines
     assert "  hybrid       no    for a reason" in lines
     assert "  auto         takes faster" in lines
+    assert any(line.startswith("Bytecode: 1775 modules have none") for line in lines)
+    few = doctor.render({**report, "without_bytecode": 30})
+    assert "Bytecode" not in few
     assert "Model: m (from X), real weights" in lines

@@ -212,9 +212,9 @@ def modes_table(say: Say = in_english) -> str:
 
 def cases_table(say: Say = in_english) -> str:
     """Every case of the speed benchmark, fp16 milliseconds."""
-    if not there_is("speed-batch"):
+    if not there_is("speed-cases"):
         return f"{say(NOT_YET)}\n"
-    document = load("speed-batch")
+    document = load("speed-cases")
     found = [r for r in document["results"] if r["dtype"] == "fp16" and r.get("batch", 1) == 1]
     modes, cases = (list(dict.fromkeys(r[key] for r in found)) for key in ("mode", "case"))
     at = {(r["mode"], r["case"]): r for r in found}
@@ -228,7 +228,7 @@ def cases_table(say: Say = in_english) -> str:
         ]
         for case in cases
     ]
-    return markdown([say("fp16 ms (of base)"), *modes], rows) + stamp(document, "speed-batch", say)
+    return markdown([say("fp16 ms (of base)"), *modes], rows) + stamp(document, "speed-cases", say)
 
 
 def _case(case: str, say: Say) -> str:

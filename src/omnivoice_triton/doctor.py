@@ -19,12 +19,16 @@ from omnivoice_triton.checkpoint import cache_dir, checkpoint_kind, resolve_mode
 from omnivoice_triton.checkpoint.demo import DEMO
 from omnivoice_triton.checkpoint.resolve import BUILT_IN, MODEL_VARIABLE
 from omnivoice_triton.config import AUTO, HUB_MODEL_ID, MODES
+from omnivoice_triton.imports import without_bytecode
 from omnivoice_triton.speech import OmniVoiceTritonError
 
 _REQUIRED = ("torch", "torchaudio", "transformers", "soundfile", "omnivoice")
 
 RECOGNISER = "openai/whisper-large-v3-turbo"
 """What upstream transcribes references with."""
+
+_MANY = 200
+"""Modules without bytecode that cost a start half a second."""
 
 
 def examine(environment: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +40,8 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `ok` (whether mode base can run), `environment`, `imports` (package -> None or the error), `device` (what `auto`
         means here), `no_gpu` (why there is none), `dtypes` (device -> dtype -> "yes" or a remark), `modes` (name ->
-        `runs`, `why`), `auto` (the mode it takes), `model`, `caches`, `extras`.
+        `runs`, `why`), `auto` (the mode it takes), `model`, `caches`, `without_bytecode` (imported modules that every
+        start compiles anew), `extras`.
     """
     imports = {name: import_error(name) for name in _REQUIRED}
     broken = [f"{name} can't be imported ({error})" for name, error in imports.items() if error]
@@ -53,7 +58,7 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
         report |= {"device": device, "no_gpu": None if device == "cuda" else no_gpu_reason()}
         report["dtypes"] = {name: probe_dtypes(name) for name in indexed or ["cpu"]}
         report |= modes_on(device)
-    report |= {"model": default_model(), "caches": caches(), "extras": extras()}
+    report |= {"model": default_model(), "caches": caches(), "without_bytecode": without_bytecode(), "extras": extras()}
     report["ok"] = bool(report["modes"]["base"]["runs"])
     return report
 
@@ -203,6 +208,11 @@ def render(report: dict[str, Any]) -> str:
     for name, cache in report["caches"].items():
         free = "" if cache["free_gib"] is None else f" ({cache['free_gib']} GiB free)"
         lines.append(f"  {name:<12} {cache['path']}{free}")
+    if report["without_bytecode"] >= _MANY:
+        lines.append(
+            f"Bytecode: {report['without_bytecode']} modules have none, so every start compiles them, for seconds: let "
+            "Python keep it (unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder that can be written)"
+        )
     lines.append("Optional")
     lines += [f"  {name:<18} {'yes' if e['here'] else 'no':<5} {e['use']}" for name, e in report["extras"].items()]
     return "\n".join(lines)

@@ -230,7 +230,7 @@ def test_batches_are_not_taken_for_single_texts(
     singles = [row for row in document["results"] if row.get("batch", 1) == 1]
     eights = [{**row, "batch": 8, "median_ms": 9e9} for row in singles]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    for name, table in (("speed", tables.modes_table), ("speed-batch", tables.cases_table)):
+    for name, table in (("speed", tables.modes_table), ("speed-cases", tables.cases_table)):
         shown = []
         for rows in (singles, [*singles, *eights]):
             (tmp_path / f"{name}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")

@@ -1,8 +1,8 @@
 """What turbo holds on the GPU for one 5 s utterance, and what its options save or cost.
 
 `python -m omnivoice_triton.bench.turbo memory`. Each variant is a child process (this module), so that nothing of
-another lies about; all import at once, then each measures while the others wait. What the device held before, with
-nothing else on it the CUDA context alone, is `context_mb` and not counted.
+another lies about; all import at once, then each measures while the others wait. What its CUDA context takes is told
+apart (`cuda_context_mb`) and not counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def measure(path: Path, dtype: str) -> list[Row]:
         for child in children.values():
             child.wait_until_ready()
         for variant, (_, target_mb) in VARIANTS.items():
+            free_mb = _free_mb()
             figures = children[variant].go()
+            figures["cuda_context_mb"] = free_mb - figures.pop("free_mb")
             row = {"part": "memory", "mode": "turbo", "dtype": dtype, "variant": variant, **figures}
             if target_mb is not None:
                 row |= {"target_mb": target_mb, "on_target": figures["device_used_mb"] <= target_mb}
@@ -88,6 +90,13 @@ class _Child:
         raise InputError(f"memory: a child ended with {self._process.returncode}: {last}")
 
 
+def _free_mb() -> float:
+    """What is free on the GPU; 0 where there is none."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0] / 2**20 if torch.cuda.is_available() else 0.0
+
+
 def table(rows: Sequence[Row]) -> list[str]:
     """Allocated at the peak, held on the device, and the target."""
     lines = [f"{'dtype':6}{'variant':32}{'peak MB':>9}{'device MB':>11}{'context':>9}{'target':>8}"]
@@ -95,7 +104,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         verdict = {True: "met", False: "missed", None: "-"}[row.get("on_target")]
         lines.append(
             f"{row['dtype']:6}{row['variant']:32}{row['peak_vram_mb']:9.0f}{row['device_used_mb']:11.0f}"
-            f"{row['context_mb']:9.0f}{verdict:>8}"
+            f"{row['cuda_context_mb']:9.0f}{verdict:>8}"
         )
     return lines
 
@@ -115,13 +124,11 @@ def main(argv: list[str] | None = None) -> int:
     print(READY, flush=True)
     sys.stdin.readline()
     try:
-        before = 0
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the context is made here, before anything is counted
-            free, total = torch.cuda.mem_get_info()
-            before = total - free
+        free_mb = _free_mb()
         held = memory(options.model, options.dtype, "turbo", {CASE: table_cases()[CASE]}, **options.options)
-        print(json.dumps({**held[CASE], "context_mb": before / 2**20}))
+        print(json.dumps({**held[CASE], "free_mb": free_mb}))
     except OmniVoiceTritonError as error:
         print(f"bench.turbo_memory: {error}", file=sys.stderr)
         return 2

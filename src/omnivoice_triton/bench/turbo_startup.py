@@ -20,7 +20,7 @@ from typing import Any
 
 from omnivoice_triton.bench.harness import SENTENCES
 from omnivoice_triton.evidence import summary
-from omnivoice_triton.imports import quick_imports
+from omnivoice_triton.imports import quick_imports, without_bytecode
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 STAGES = ("python", "imports", "load", "step_graphs", "codec_graphs", "first_audio")
@@ -102,12 +102,6 @@ def measure(path: Path, dtype: str, runs: int) -> list[Row]:
             warm = [run_child(path, dtype, Path(folder)) for _ in range(runs)]
         rows.append({**fixed, "variant": WITH_BYTECODE, **combine(first, warm)})
     return rows
-
-
-def without_bytecode() -> int:
-    """How many of the imported modules were compiled by this very process."""
-    specs = (getattr(module, "__spec__", None) for name, module in [*sys.modules.items()] if name != "__main__")
-    return sum(not Path(cached).exists() for spec in specs if (cached := getattr(spec, "cached", None)))
 
 
 def table(rows: Sequence[Row]) -> list[str]:
