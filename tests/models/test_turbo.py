@@ -19,12 +19,14 @@ import torch
 
 from omnivoice_triton import BaseRunner, InputError, ModeUnavailable, accelerate, create_runner
 from omnivoice_triton.engine.codec_graphs import CodecGraphs, ladder
-from omnivoice_triton.models import turbo as turbo_module
+from omnivoice_triton.models import turbo_install
 from omnivoice_triton.models.acceleration import Acceleration
 from omnivoice_triton.models.availability import choose
 from omnivoice_triton.models.parking import ENCODER_PARTS, HostEmbedding
 from omnivoice_triton.models.seeding import seeded
-from omnivoice_triton.models.turbo import TurboHandle, install_turbo, item_seed
+from omnivoice_triton.models.turbo import TurboHandle
+from omnivoice_triton.models.turbo_install import install_turbo
+from omnivoice_triton.models.turbo_pieces import item_seed
 from tests.models.helpers import Standin, canvas, load_upstream
 
 FAST: dict[str, Any] = {"num_step": 3, "duration": 0.6}
@@ -658,7 +660,7 @@ class TestLife:
 def test_a_changed_upstream_is_refused(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from omnivoice_triton import UpstreamChanged
 
-    monkeypatch.setattr(turbo_module, "_USED", ("_decode_by_telepathy",))
+    monkeypatch.setattr(turbo_install, "_USED", ("_decode_by_telepathy",))
     with pytest.raises(UpstreamChanged, match="no _decode_by_telepathy"):
         install_turbo(model)
 

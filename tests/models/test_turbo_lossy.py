@@ -14,7 +14,7 @@ from omnivoice_triton.config import ENGINE_OPTIONS
 from omnivoice_triton.engine.fp8 import Fp8Layers
 from omnivoice_triton.kernels import int8_reference
 from omnivoice_triton.models.availability import choose
-from omnivoice_triton.models.turbo import check_engine_values
+from omnivoice_triton.models.turbo_install import check_engine_values
 from tests.models.helpers import canvas, load_upstream
 
 SMALL: dict[str, Any] = {"max_rows": 1024, "max_items": 8}

@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         import omnivoice  # noqa: F401
         import torch
 
-        import omnivoice_triton.models.turbo  # noqa: F401
+        import omnivoice_triton.models.turbo_install  # noqa: F401
     print(READY, flush=True)
     sys.stdin.readline()
     try:

@@ -100,7 +100,7 @@ def accelerate(
     parts: list[PatchHandle] = []
     try:
         if chosen.engine:
-            from omnivoice_triton.models.turbo import install_turbo
+            from omnivoice_triton.models.turbo_install import install_turbo
 
             parts.append(install_turbo(model, codec_budget_mb=graph_budget_mb, codec_capture=capture, **engine_options))
         if chosen.triton:
@@ -139,7 +139,7 @@ def check_options(mode: Mode, engine_options: dict[str, Any], *, triton_options:
             raise InputError(
                 f"patch_range and enable_fused_norm are for modes that patch upstream's layers, not {mode.name}"
             )
-        from omnivoice_triton.models.turbo import check_engine_values
+        from omnivoice_triton.models.turbo_install import check_engine_values
 
         check_engine_values(engine_options)
     elif engine_options:
