@@ -16,6 +16,7 @@ from omnivoice_triton import MODES, BaseRunner, InputError, ModeUnavailable, acc
 from omnivoice_triton.models import availability
 from omnivoice_triton.models.acceleration import Acceleration, unsuited
 from omnivoice_triton.models.availability import choose
+from omnivoice_triton.models.parking import ENCODER_PARTS
 from tests.models.helpers import Standin, load_upstream
 
 SAY: dict[str, Any] = {"text": "Hi there.", "duration": 0.2, "num_step": 2, "postprocess_output": False}
@@ -162,6 +163,21 @@ def test_memory_is_checked_before_loading(tiny: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 * 2**20, 8 * 2**30))
     with pytest.raises(NotEnoughMemory, match=r"needs about 0\.3 GiB of GPU memory, 0\.1 of 8\.0 GiB are free"):
         runner.load_model()
+
+
+def test_turbo_is_asked_for_what_it_sends_to_the_gpu(tiny: Path) -> None:
+    """The text embedding stays behind, and without cloning the encoder does."""
+    from omnivoice_triton.checkpoint import parameter_bytes
+    from omnivoice_triton.models.loading import host_prefixes
+
+    model = load_upstream(tiny)
+    everything = parameter_bytes(tiny, "float16")
+    embedding = 2 * model.llm.embed_tokens.weight.numel()
+    encoder = sum(4 * p.numel() for part in ENCODER_PARTS for p in getattr(model.audio_tokenizer, part).parameters())
+    assert embedding > 0 < encoder
+    assert parameter_bytes(tiny, "float16", without=host_prefixes(host_embedding=False)) == everything
+    left = parameter_bytes(tiny, "float16", without=host_prefixes(reference_encoder=False))
+    assert left == {"lm": everything["lm"] - embedding, "codec": everything["codec"] - encoder}
 
 
 def test_running_out_of_memory_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ shapes and types are compared with what the config demands before anything is lo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,10 @@ def is_demo(path: str | Path) -> bool:
     return checkpoint_kind(path) == "trained-demo"
 
 
-def parameter_bytes(path: str | Path, dtype: object = "float32") -> dict[str, int]:
+def parameter_bytes(path: str | Path, dtype: object = "float32", *, without: Sequence[str] = ()) -> dict[str, int]:
     """Bytes that the weights take once loaded: `lm` at `dtype` (a name or a torch.dtype), `codec` in float32.
+
+    Tensors whose names begin with one of `without` don't count.
 
     Raises:
         InputError: no floating-point dtype of that name.
@@ -110,7 +112,8 @@ def parameter_bytes(path: str | Path, dtype: object = "float32") -> dict[str, in
         raise InputError(f"unknown dtype {dtype!r}: choose one of {', '.join(widths)}")
 
     def count(model: Path, width: int) -> int:
-        specs = files.read_headers(model).values()
+        headers = files.read_headers(model).items()
+        specs = [spec for tensor, spec in headers if not tensor.startswith(tuple(without))]
         return sum(spec.size * (width if spec.dtype in _FLOATS else ITEM_BYTES.get(spec.dtype, 8)) for spec in specs)
 
     return {"lm": count(directory, widths[name]), "codec": count(directory / files.CODEC_DIR, widths["float32"])}

@@ -9,7 +9,7 @@ from typing import Any
 from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.models.gpu_context import begin_context
 
-__all__ = ["import_upstream", "load_for_engine", "load_upstream"]
+__all__ = ["host_prefixes", "import_upstream", "load_for_engine", "load_upstream"]
 
 
 def import_upstream(device: str) -> None:
@@ -60,6 +60,14 @@ def load_for_engine(
         fuse_linears(layer, target)
     _move(model, target, {id(module) for module in stay})
     return model
+
+
+def host_prefixes(*, reference_encoder: bool = True, host_embedding: bool = True) -> list[str]:
+    """How the names of the checkpoint's tensors begin that `load_for_engine` leaves in the host's memory."""
+    from omnivoice_triton.models.parking import ENCODER_PARTS
+
+    found = ["llm.embed_tokens."] if host_embedding else []
+    return found if reference_encoder else [*found, *(f"{part}." for part in ENCODER_PARTS)]
 
 
 def _move(module: Any, device: Any, stay: Container[int]) -> None:

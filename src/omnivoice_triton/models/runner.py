@@ -17,12 +17,13 @@ import numpy as np
 
 from omnivoice_triton.config import AUTO, DEFAULT_GRAPH_BUDGET_MB, HUB_MODEL_ID, Mode
 from omnivoice_triton.models.availability import choose, resolve_dtype
-from omnivoice_triton.models.loading import import_upstream, load_for_engine, load_upstream
+from omnivoice_triton.models.gpu_memory import check_memory, out_of_memory, peak_bytes
+from omnivoice_triton.models.loading import host_prefixes, import_upstream, load_for_engine, load_upstream
 from omnivoice_triton.models.progress import Progress
 from omnivoice_triton.models.request import Request, build_request
 from omnivoice_triton.models.seeding import resolve_seed
 from omnivoice_triton.models.voices import SavedVoices
-from omnivoice_triton.speech import InputError, NotEnoughMemory, NotLoaded, Speech
+from omnivoice_triton.speech import InputError, NotLoaded, Speech
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from omnivoice_triton.models.acceleration import Acceleration
 
 logger = logging.getLogger(__name__)
-
-WORKING_MEMORY_BYTES = 300 * 2**20
-"""Beyond the weights: activations of one 15 s utterance, library workspaces (H200: 0.2 to 0.3 GiB)."""
 
 
 class BaseRunner:
@@ -128,16 +126,16 @@ class BaseRunner:
             if self._model is not None:
                 return
             path = resolve_model(self.model_id)
-            self._check_memory(path)
+            options = self.engine_options
+            load, stays = load_upstream, []
+            if self.mode.engine:
+                # Nobody else runs this model's forward, which would have to wait for the host.
+                options = {"host_embedding": True, **options}
+                parts = {name: options[name] for name in ("reference_encoder", "host_embedding") if name in options}
+                load, stays = partial(load_for_engine, **parts), host_prefixes(**parts)
+            check_memory(path, self.device, self.dtype, stays)
             try:
-                options = self.engine_options
-                if self.mode.engine:
-                    # Nobody else runs this model's forward, which would have to wait for the host.
-                    options = {"host_embedding": True, **options}
-                    parts = {name: options[name] for name in ("reference_encoder", "host_embedding") if name in options}
-                    model = load_for_engine(path, self.device, self.dtype, **parts)
-                else:
-                    model = load_upstream(path, self.device, self.dtype)
+                model = load(path, self.device, self.dtype)
                 self._acceleration = accelerate(
                     model,
                     self.mode.name,
@@ -146,7 +144,7 @@ class BaseRunner:
                     **options,
                 )
             except torch.OutOfMemoryError as error:
-                raise NotEnoughMemory(self._out_of_memory("loading the model")) from error
+                raise out_of_memory("loading the model", self.device) from error
             self._model = model
             logger.info("%r: %r", self, self._acceleration)
 
@@ -331,13 +329,13 @@ class BaseRunner:
             with acceleration.call(self._model, seed, request, progress):
                 audios = self._model.generate(**request.upstream_kwargs())
         except torch.OutOfMemoryError as error:
-            raise NotEnoughMemory(self._out_of_memory("this request")) from error
+            raise out_of_memory("this request", self.device) from error
         except ImportError as error:
             raise missing_extra(error, request.normalize_text) from error
         if waits:
             torch.cuda.synchronize(self.device)
         elapsed = time.perf_counter() - start
-        peak = _peak_bytes(self.device) / 2**30 if on_gpu else 0.0
+        peak = peak_bytes(self.device) / 2**30 if on_gpu else 0.0
         return [
             Speech(
                 audio=np.ascontiguousarray(audio, dtype=np.float32),
@@ -350,37 +348,3 @@ class BaseRunner:
             )
             for audio in audios
         ]
-
-    def _check_memory(self, path: Path) -> None:
-        """Say how much is missing before minutes of loading end in an out-of-memory error."""
-        import torch
-
-        from omnivoice_triton.checkpoint import parameter_bytes
-
-        if torch.device(self.device).type != "cuda":
-            return
-        sizes = parameter_bytes(path, self.dtype)
-        needed = sum(sizes.values()) + WORKING_MEMORY_BYTES
-        free, total = torch.cuda.mem_get_info(self.device)
-        if free < needed:
-            raise NotEnoughMemory(
-                f"the model needs about {needed / 2**30:.1f} GiB of GPU memory, {free / 2**30:.1f} of "
-                f"{total / 2**30:.1f} GiB are free: close other programs, or use device cpu"
-            )
-
-    def _out_of_memory(self, what: str) -> str:
-        import torch
-
-        free, total = torch.cuda.mem_get_info(self.device)
-        return (
-            f"{what} needs more GPU memory than there is ({free / 2**30:.1f} of {total / 2**30:.1f} GiB free): "
-            "give fewer or shorter texts, or a smaller graph_budget_mb"
-        )
-
-
-def _peak_bytes(device: str) -> int:
-    """As `torch.cuda.max_memory_allocated`, which first flattens and sorts some hundred figures (0.1 ms)."""
-    import torch
-
-    peak: int = torch.cuda.memory.memory_stats_as_nested_dict(device)["allocated_bytes"]["all"]["peak"]
-    return peak
