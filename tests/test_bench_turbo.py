@@ -27,7 +27,7 @@ from omnivoice_triton.bench import (
     turbo_throughput,
 )
 from omnivoice_triton.checkpoint import make_checkpoint
-from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.kernels.tables import NO_SOURCE, ROW_SOURCE
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError, NotEnoughMemory, Speech

@@ -17,7 +17,7 @@ import pytest
 from omnivoice_triton.bench.turbo_floor import packed_rows, step_flop
 from omnivoice_triton.cli.evidence import BENCHES, CHECKS
 from omnivoice_triton.config import ENGINE_OPTIONS, MODES
-from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.verify import kernel_tier, parity, speech_figures
 from omnivoice_triton.verify.sentences import SENTENCES
 from tests.docs.pages import PAGES, READMES, ROOT, blocks, commands

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from omnivoice_triton.engine.precompile import precompile, variants
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.engine.tiles import Tiles
-from omnivoice_triton.engine.weights import BackboneShape
 from omnivoice_triton.kernels import hopper_gemm
 from omnivoice_triton.kernels.tiles import HopperAttentionTile, varlen_tile
 

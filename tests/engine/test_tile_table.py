@@ -9,8 +9,8 @@ from importlib import resources
 import pytest
 
 from omnivoice_triton.engine.candidates import epilogue, fits_hopper, hopper_tiles
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.engine.tiles import GEMMS, Tiles
-from omnivoice_triton.engine.weights import BackboneShape
 from omnivoice_triton.kernels import nvrtc
 from omnivoice_triton.kernels.hopper_gemm import variant_source
 from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile, varlen_tile

@@ -18,9 +18,10 @@ from omnivoice_triton.engine.candidates import GEMM_TILES
 from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.engine.measure import measure_step, parse_case
 from omnivoice_triton.engine.ops import Ops
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.engine.tiles import GEMMS, Tiles, tuned_shape
 from omnivoice_triton.engine.tuning import MOST_SPLITS, tune
-from omnivoice_triton.engine.weights import BackboneShape, BackboneWeights
+from omnivoice_triton.engine.weights import BackboneWeights
 from omnivoice_triton.kernels.tiles import GemmTile, HopperAttentionTile, VarlenTile, varlen_tile
 from omnivoice_triton.speech import InputError
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from omnivoice_triton.bench.kernel_case import Tensors
 from omnivoice_triton.engine.layout import Bucket, Placement, pack
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.engine.tiles import Tiles
-from omnivoice_triton.engine.weights import BackboneShape
 from omnivoice_triton.kernels import tables
 
 EPS = 1e-6

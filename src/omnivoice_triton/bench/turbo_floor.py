@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.speech import InputError
 
 MEASURED_PEAK_TFLOPS = 798.0

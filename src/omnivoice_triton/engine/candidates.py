@@ -6,7 +6,7 @@ before any is timed: arithmetic of an SM, bytes into its shared memory, and byte
 
 from __future__ import annotations
 
-from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.kernels.tiles import (
     PARTIALS,
     QK_ROPE,

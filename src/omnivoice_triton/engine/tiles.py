@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, TypeVar
 
-from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.kernels.tiles import GemmTile, HopperAttentionTile, HopperTile, VarlenTile, varlen_tile
 from omnivoice_triton.speech import InputError, ModeUnavailable
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omnivoice_triton.engine.weights import BackboneShape
+from omnivoice_triton.engine.shape import BackboneShape
 
 
 @dataclass(frozen=True)
