@@ -12,7 +12,19 @@ from typing import Any
 
 import torch
 
-from omnivoice_triton.kernels import embed, fp8, gemm, launch, packed_int8, packed_norm, qkv, unmask, varlen_attention
+from omnivoice_triton.kernels import (
+    embed,
+    fp8,
+    gate_up,
+    launch,
+    packed_int8,
+    packed_norm,
+    qkv,
+    qkv_rope,
+    split_k,
+    unmask,
+    varlen_attention,
+)
 from omnivoice_triton.kernels.int8_keys import MEAN_ROWS
 from omnivoice_triton.kernels.tiles import GemmTile, varlen_tile
 
@@ -83,11 +95,11 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
         block = {"BLOCK_M": gemm_tile.block_m, "BLOCK_N": gemm_tile.block_n, "BLOCK_K": gemm_tile.block_k}
         for swiglu in (False, True):
             cut = {"N": H, "K": INTERMEDIATE, "CHUNK": INTERMEDIATE // 2, "SWIGLU": swiglu}
-            yield compiled(gemm._split_k_kernel, cut | block, **options)
-        yield compiled(gemm._gate_up_kernel, {"N": INTERMEDIATE, "K": H} | block | {"BLOCK_N": 64}, **options)
+            yield compiled(split_k._split_k_kernel, cut | block, **options)
+        yield compiled(gate_up._gate_up_kernel, {"N": INTERMEDIATE, "K": H} | block | {"BLOCK_N": 64}, **options)
         if capability >= 80:  # below, a tile as wide as a head spills: it is never chosen there
             cut = heads | {"K": H, "BLOCK_M": gemm_tile.block_m, "BLOCK_K": gemm_tile.block_k}
-            yield compiled(gemm._qkv_rope_kernel, cut, **options)
+            yield compiled(qkv_rope._qkv_rope_kernel, cut, **options)
 
 
 def _int8_kernels(capability: int, compiled: Any, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:

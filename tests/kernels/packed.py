@@ -82,3 +82,7 @@ def slot_rows(
     floats[:, t.SLOT_CLASS_TEMPERATURE] = class_temperature
     rows[:, t.SLOT_HEADER :] = count
     return rows.to(device)
+
+
+def randn(*shape: int, seed: int, device: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)

@@ -10,6 +10,7 @@ Bytes: x, weight and the result once each. Partial sums of a K that is cut are n
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -60,9 +61,7 @@ def _launcher(tile: AnyGemmTile, name: str) -> Function:
 
         found: Function = getattr(module, f"hopper_{name}")
         return found
-    from omnivoice_triton.kernels import gemm
-
-    found = getattr(gemm, f"triton_{name}")
+    found = getattr(import_module(f"omnivoice_triton.kernels.{name}"), f"triton_{name}")
     return found
 
 

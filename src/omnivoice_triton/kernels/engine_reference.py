@@ -130,7 +130,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor, *, out: torch.Tensor) -> None:
 def split_k(
     x: torch.Tensor, weight: torch.Tensor, tile: GemmTile | HopperTile, *, partials: torch.Tensor, swiglu: bool = False
 ) -> None:
-    """Twin of `gemm.triton_split_k`: partial products over equal chunks of K, in fp32."""
+    """Twin of `split_k.triton_split_k`: partial products over equal chunks of K, in fp32."""
     if swiglu:
         gate, up = x.chunk(2, dim=-1)
         x = F.silu(gate) * up
@@ -155,13 +155,13 @@ def qkv_rope(
     kv_heads: int,
     qkv: torch.Tensor,
 ) -> None:
-    """Twin of `gemm.triton_qkv_rope`; `tile` changes nothing here."""
+    """Twin of `qkv_rope.triton_qkv_rope`; `tile` changes nothing here."""
     torch.mm(x, weight.t(), out=qkv)
     qk_norm_rope_packed(qkv, rows, cos, sin, q_weight, k_weight, eps, q_heads=q_heads, kv_heads=kv_heads)
 
 
 def gate_up(x: torch.Tensor, weight: torch.Tensor, tile: GemmTile | HopperTile, *, out: torch.Tensor) -> None:
-    """Twin of `gemm.triton_gate_up`; `tile` changes nothing here."""
+    """Twin of `gate_up.triton_gate_up`; `tile` changes nothing here."""
     gate, up = (x @ weight.t()).chunk(2, dim=-1)
     swiglu(gate, up, out=out)
 

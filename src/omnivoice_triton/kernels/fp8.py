@@ -19,9 +19,9 @@ import triton.language as tl
 
 from omnivoice_triton.kernels import launch
 from omnivoice_triton.kernels.fp8_reference import FP8, FP8_MAX, SMALLEST_AMAX
-from omnivoice_triton.kernels.gemm import _gated
 from omnivoice_triton.kernels.launch import INTERPRETED, device_function, round_to
 from omnivoice_triton.kernels.pdl import launch_options, wait_for_inputs
+from omnivoice_triton.kernels.swiglu import _gated
 
 _MAX = tl.constexpr(FP8_MAX)
 _SMALLEST = tl.constexpr(SMALLEST_AMAX)
@@ -117,7 +117,7 @@ def triton_quantise_rows(x: torch.Tensor, *, out: torch.Tensor, scale: torch.Ten
     launch.check_width("x", x)
     n_rows, width = x.shape
     _check_outputs(out, scale, x, n_rows, width)
-    _check_contiguous(x=x)
+    launch.check_contiguous(x=x)
     tile = launch.row_tile(width)
     with launch.on_device_of(x):
         _quantise_rows_kernel[(n_rows,)](
@@ -161,7 +161,7 @@ def triton_add_norm_quantise(
     launch.check_like("delta", delta, residual, (n_rows, width))
     launch.check_like("weight", weight, residual, (width,))
     _check_outputs(out, scale, residual, n_rows, width)
-    _check_contiguous(delta=delta, residual=residual)
+    launch.check_contiguous(delta=delta, residual=residual)
     tile = launch.row_tile(width)
     with launch.on_device_of(residual):
         _add_norm_quantise_kernel[(n_rows,)](
@@ -195,7 +195,7 @@ def triton_swiglu_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scale: t
     n_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     launch.check_like("gate_up", gate_up, gate_up, (n_rows, 2 * width))
     _check_outputs(out, scale, gate_up, n_rows, width)
-    _check_contiguous(gate_up=gate_up)
+    launch.check_contiguous(gate_up=gate_up)
     tile = launch.row_tile(width)
     with launch.on_device_of(gate_up):
         _swiglu_quantise_kernel[(n_rows,)](
@@ -213,9 +213,3 @@ def _check_outputs(out: torch.Tensor, scale: torch.Tensor, like: torch.Tensor, n
     for name, x, dtype, shape in (("out", out, FP8, (n_rows, width)), ("scale", scale, torch.float32, (n_rows, 1))):
         if x.dtype is not dtype or tuple(x.shape) != shape or x.device != like.device or not x.is_contiguous():
             raise ValueError(f"{name} is {launch.describe(x)}: wanted contiguous {dtype} {shape} on {like.device}")
-
-
-def _check_contiguous(**tensors: torch.Tensor) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_contiguous():
-            raise ValueError(f"{name} has strides {tensor.stride()}: wanted it contiguous")

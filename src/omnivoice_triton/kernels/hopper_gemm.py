@@ -11,7 +11,8 @@ multiples of 16 rows, tiles are near square, what follows is folded in, and the 
 for before the kernel before has ended. A cluster can share weights by multicast, which gained nothing on an H200 at 320
 rows, or add up its parts of K (docs/lab.md).
 
-Same roundings as the kernels that they stand in for (`gemm`, `qkv`, `swiglu`); their twins are in `engine_reference`.
+Same roundings as the kernels that they stand in for (`split_k`, `qkv_rope`, `gate_up`); their twins are in
+`engine_reference`.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def hopper_qkv_rope(
     qkv: torch.Tensor,
     pdl: bool = False,
 ) -> None:
-    """The QKV product with q and k normed and rotated; shapes as `gemm.triton_qkv_rope`, heads of 128.
+    """The QKV product with q and k normed and rotated; shapes as `qkv_rope.triton_qkv_rope`, heads of 128.
 
     Raises:
         ValueError: a shape, dtype, device or tile that doesn't fit.

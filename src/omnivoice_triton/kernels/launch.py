@@ -159,6 +159,13 @@ def check_unit_stride(name: str, x: torch.Tensor) -> None:
         raise ValueError(f"{name} has strides {x.stride()}: wanted 1 in the last dimension")
 
 
+def check_contiguous(**tensors: torch.Tensor) -> None:
+    """Raise ValueError unless every tensor is contiguous; they are given by name."""
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} has strides {tensor.stride()}: wanted it contiguous")
+
+
 def check_eps(eps: float) -> float:
     """`eps` as a float; ValueError unless it is a finite number of at least 0."""
     if not isinstance(eps, float | int) or isinstance(eps, bool) or not 0.0 <= eps < math.inf:

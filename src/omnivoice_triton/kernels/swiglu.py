@@ -49,6 +49,14 @@ def silu_16bit(x):
     return tl.where(x >= 0, x, x * small) / (1.0 + small)
 
 
+@device_function
+def _gated(gate, up, dtype: tl.constexpr):
+    """silu(gate) * up of values of `dtype`, rounded as two PyTorch ops would."""
+    gate = gate.to(tl.float32)
+    gated = silu(gate) if dtype == tl.float32 else silu_16bit(gate)
+    return round_to(round_to(gated, dtype).to(tl.float32) * up.to(tl.float32), dtype)
+
+
 @triton.jit(do_not_specialize=["n_rows"])
 def _swiglu_kernel(
     gate_ptr,

@@ -431,7 +431,7 @@ def _gemms(sizes: Sizes, draw: Draw) -> Iterator[Case]:
                 return {"partials": torch.stack([a[:, s] @ w[:, s].T for s in at])}
 
             label = f"{rows} x {hidden} x {middle}, {tile.splits} sums{', SwiGLU in' if swiglu else ''}"
-            get = launcher("gemm", "triton_split_k")
+            get = launcher("split_k", "triton_split_k")
             yield Case(
                 "triton_split_k", label, draw.dtype, split, get, ref.split_k, split_exactly, slack=4.0, multiplies=True
             )
@@ -449,7 +449,7 @@ def _gemms(sizes: Sizes, draw: Draw) -> Iterator[Case]:
             return done
 
         label = f"{rows} x {2 * middle} x {hidden}"
-        get = launcher("gemm", "triton_gate_up")
+        get = launcher("gate_up", "triton_gate_up")
         yield Case(
             "triton_gate_up", label, draw.dtype, gate_up, get, ref.gate_up, gate_up_exactly, slack=4.0, multiplies=True
         )
@@ -478,7 +478,7 @@ def _gemms(sizes: Sizes, draw: Draw) -> Iterator[Case]:
         return project(ref.qkv_rope, tuple(wide(x, weight, cos, sin, *norms)))
 
     label = f"{packed.rows} x {weight.shape[0]} x {hidden}"
-    get = launcher("gemm", "triton_qkv_rope")
+    get = launcher("qkv_rope", "triton_qkv_rope")
     yield Case(
         "triton_qkv_rope", label, draw.dtype, project, get, ref.qkv_rope, project_exactly, slack=4.0, multiplies=True
     )

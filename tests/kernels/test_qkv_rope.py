@@ -1,0 +1,38 @@
+"""The QKV GEMM with QK-norm and RoPE in its epilogue against its twin."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omnivoice_triton.kernels import engine_reference as ref
+from omnivoice_triton.kernels.qkv_rope import triton_qkv_rope
+from omnivoice_triton.kernels.tiles import GemmTile
+
+from .packed import make_packed, randn
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("q_heads", "kv_heads", "dim", "k"), [(2, 1, 32, 40), (3, 2, 64, 32)])
+def test_qkv_rope_equals_twin(device: str, dtype: torch.dtype, q_heads: int, kv_heads: int, dim: int, k: int) -> None:
+    packed = make_packed([(2, 3, True), (1, 1, False)], device=device, spare_rows=9)
+    m, heads = packed.bucket.rows, q_heads + 2 * kv_heads
+    x = randn(m, k, seed=0, device=device, dtype=dtype)
+    w = randn(heads * dim, k, seed=1, device=device, dtype=dtype)
+    angles = torch.arange(8.0)[:, None] * torch.rand(1, dim // 2, generator=torch.Generator().manual_seed(0))
+    cos, sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+    norms = (randn(dim, seed=2, device=device, dtype=dtype), randn(dim, seed=3, device=device, dtype=dtype))
+    want, got = (torch.full((m, heads * dim), float("nan"), device=device, dtype=dtype) for _ in range(2))
+    args = (x, w, packed.table("rows"), cos, sin, *norms, 1e-6, GemmTile(16, 0, 16, 1, 4, 1))
+    ref.qkv_rope(*args, q_heads=q_heads, kv_heads=kv_heads, qkv=want)
+    triton_qkv_rope(*args, q_heads=q_heads, kv_heads=kv_heads, qkv=got)
+    tolerance = 1e-4 if dtype is torch.float32 else 1e-2
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_heads_of_odd_width_are_refused(device: str) -> None:
+    x = randn(4, 16, seed=0, device=device)
+    with pytest.raises(ValueError, match="heads are 24 wide: wanted a power of two"):
+        triton_qkv_rope(
+            x, x, x, x, x, x[0].repeat(2)[:24], x, 1e-6, GemmTile(16, 0, 16, 1, 4, 1), q_heads=1, kv_heads=1, qkv=x
+        )
