@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnivoice_triton.config import GenerationOptions
-from omnivoice_triton.engine import audio, finish
-from omnivoice_triton.engine.audio import block_samples, cross_fade, post_process
+from omnivoice_triton.engine import audio, finish, silence
+from omnivoice_triton.engine.audio import block_samples, post_process
+from omnivoice_triton.engine.fades import cross_fade
 from omnivoice_triton.engine.finish import Decoded, Finisher
 from omnivoice_triton.speech import InputError
 from tests.engine.test_audio import speech_like
@@ -189,17 +190,19 @@ def test_planted_faults_are_seen(planted: str, monkeypatch: pytest.MonkeyPatch) 
     items = [Decoded((aligned(speech_like(rng, RATE, 5.0)),), ref_rms, DEFAULT) for ref_rms in (None, 0.05)]
     check_equal(items)
     if planted == "power":
-        windows = audio._silent_windows
-        monkeypatch.setattr(audio, "_silent_windows", lambda power, block: windows(power + 10**12, block))
+        windows = silence._silent_windows
+        monkeypatch.setattr(silence, "_silent_windows", lambda power, block: windows(power + 10**12, block))
     elif planted == "edge":
-        pieces = audio._kept_pieces
-        monkeypatch.setattr(audio, "_kept_pieces", lambda *a: [(s + BLOCK, e) for s, e in pieces(*a) or []])
+        pieces = audio.kept_pieces
+        monkeypatch.setattr(audio, "kept_pieces", lambda *a: [(s + BLOCK, e) for s, e in pieces(*a) or []])
     elif planted == "peak":
         peak = audio._peak
         monkeypatch.setattr(audio, "_peak", lambda *a: peak(*a) - 1)
     else:
-        scale = audio._scale_whole
-        monkeypatch.setattr(audio, "_scale_whole", lambda x, out, peak, rms: scale(x, out, peak, rms and rms + 1e-8))
+        scale = audio.set_gain_of_whole
+        monkeypatch.setattr(
+            audio, "set_gain_of_whole", lambda x, out, peak, rms: scale(x, out, peak, rms and rms + 1e-8)
+        )
     with pytest.raises(AssertionError):
         check_equal(items)
 

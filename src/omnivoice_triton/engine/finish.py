@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 
 from omnivoice_triton.config import GenerationOptions
-from omnivoice_triton.engine.audio import Measured, block_samples, cross_fade, fade_ramps, finish_measured, post_process
+from omnivoice_triton.engine.audio import Measured, block_samples, finish_measured, post_process
+from omnivoice_triton.engine.fades import cross_fade, fade_ramps
 from omnivoice_triton.speech import InputError
 
 _SMALLEST_PIN = 4 * 2**20
