@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.engine.prompt import Prompt
 from omnivoice_triton.engine.request import DecodeOptions, Request
-from omnivoice_triton.kernels import engine_reference
+from omnivoice_triton.kernels import unmask_reference
 from omnivoice_triton.speech import InputError
 
 from .tiny import generation_config, make_model, make_task
@@ -171,12 +171,12 @@ def test_planted_faults_change_tokens(
     else:
         field = {"guidance": "guidance", "penalty": "penalty"}[planted]
 
-        class Wrong(engine_reference.Slot):
+        class Wrong(unmask_reference.Slot):
             def __init__(self, row: torch.Tensor) -> None:
                 super().__init__(row)
                 setattr(self, field, getattr(self, field) + 0.5)
 
-        monkeypatch.setattr(engine_reference, "Slot", Wrong)
+        monkeypatch.setattr(unmask_reference, "Slot", Wrong)
     assert not all_equal(turbo_tokens(torch_engine, task, config), want)
 
 

@@ -13,7 +13,7 @@ from omnivoice_triton.engine.request import DecodeOptions, Request
 from omnivoice_triton.engine.state import SCHEDULE_WINDOW, DecodeState, FreeRows, slot_row
 from omnivoice_triton.engine.weights import BackboneWeights
 from omnivoice_triton.kernels import tables as t
-from omnivoice_triton.kernels.engine_reference import Slot
+from omnivoice_triton.kernels.unmask_reference import Slot
 from omnivoice_triton.speech import InputError
 
 from .tiny import make_model

@@ -21,8 +21,9 @@ from omnivoice_triton.kernels import (
     packed_norm,
     qkv,
     qkv_rope,
+    score_cells,
+    select_cells,
     split_k,
-    unmask,
     varlen_attention,
 )
 from omnivoice_triton.kernels.int8_keys import MEAN_ROWS
@@ -87,8 +88,8 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
         yield compiled(packed_norm._packed_add_norm_kernel, cut, num_warps=4)
     for buffered in (False, True):
         cut = {"C": C, "V": VA - 1, "W": 256, "KEEP": 103, "FROM_BUFFER": buffered, "BLOCK_V": 1024}
-        yield compiled(unmask._score_kernel, cut, num_warps=4)
-    yield compiled(unmask._select_kernel, {"C": C, "W": 256, "BLOCK": 1024}, num_warps=4)
+        yield compiled(score_cells._score_kernel, cut, num_warps=4)
+    yield compiled(select_cells._select_kernel, {"C": C, "W": 256, "BLOCK": 1024}, num_warps=4)
     if dtype.itemsize == 2:
         gemm_tile = GEMM_TILE[capability]
         options = {"num_warps": gemm_tile.num_warps, "num_stages": gemm_tile.num_stages}

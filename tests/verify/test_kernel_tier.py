@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from omnivoice_triton.kernels import embed, engine_reference, swiglu, unmask, varlen_attention
+from omnivoice_triton.kernels import embed, score_cells, swiglu, unmask_reference, varlen_attention
 from omnivoice_triton.verify import hopper_grid, kernel_cases, kernel_tier
 
 SMALL = kernel_cases.CPU
@@ -105,7 +105,7 @@ def noise_reused(real: Callable[..., Any]) -> Callable[..., Any]:
         (swiglu, "triton_swiglu_forward", last_column_unwritten),
         (varlen_attention, "triton_varlen_attention", causal),
         (embed, "triton_embed_rows", wrong_codebook_offset),
-        (unmask, "triton_score_cells", noise_reused),
+        (score_cells, "triton_score_cells", noise_reused),
     ],
 )
 def test_planted_fault_fails(
@@ -128,8 +128,8 @@ def test_a_twin_that_is_wrong_too_is_seen_by_float64(device: str, monkeypatch: p
 
         return wrong
 
-    monkeypatch.setattr(unmask, "triton_score_cells", without_mask(unmask.triton_score_cells))
-    monkeypatch.setattr(engine_reference, "score_cells", without_mask(engine_reference.score_cells))
+    monkeypatch.setattr(score_cells, "triton_score_cells", without_mask(score_cells.triton_score_cells))
+    monkeypatch.setattr(unmask_reference, "score_cells", without_mask(unmask_reference.score_cells))
     tier = kernel_tier.run(device, cases=some(device, "triton_score_cells"))
     assert not tier.passed
     assert "from float64" in tier.failures[0]

@@ -16,7 +16,7 @@ from omnivoice_triton.checkpoint import make_checkpoint
 from omnivoice_triton.config import MODES
 from omnivoice_triton.engine.codec import CodecDecoder
 from omnivoice_triton.engine.engine import Engine
-from omnivoice_triton.kernels import engine_reference
+from omnivoice_triton.kernels import engine_reference, unmask_reference
 from omnivoice_triton.models import layers
 from omnivoice_triton.verify import engine_checks, parity
 from omnivoice_triton.verify.compare import cosine, relative_error, screened_agreement, worst_row_cosine
@@ -185,23 +185,23 @@ def wrong_codebook_offset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def noise_reused(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine_reference.philox_uniform
+    real = unmask_reference.philox_uniform
     monkeypatch.setattr(
-        engine_reference,
+        unmask_reference,
         "philox_uniform",
         lambda low, high, frame, codebook, step, stream: real(low, high, frame, codebook, 0, stream),
     )
 
 
 def seed_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine_reference.philox_uniform
-    monkeypatch.setattr(engine_reference, "philox_uniform", lambda low, high, *rest: real(1, 2, *rest))
+    real = unmask_reference.philox_uniform
+    monkeypatch.setattr(unmask_reference, "philox_uniform", lambda low, high, *rest: real(1, 2, *rest))
 
 
 def noise_of_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn from torch's global generator: no request can be repeated."""
     monkeypatch.setattr(
-        engine_reference,
+        unmask_reference,
         "philox_uniform",
         lambda low, high, frame, codebook, step, stream: torch.rand(
             torch.broadcast_shapes(frame.shape, codebook.shape, stream.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from omnivoice_triton.bench.kernel_case import Case, Tensors
 from omnivoice_triton.bench.kernel_packed import SHAPE, STEP, Batch, Draw
-from omnivoice_triton.kernels import engine_reference, tables
+from omnivoice_triton.kernels import tables, unmask_reference
 
 BOOKS, IDS, MASK = SHAPE.codebooks, SHAPE.audio_vocab, SHAPE.mask_id
 GUIDANCE, PENALTY, TEMPERATURE = 2.0, 5.0, 5.0
@@ -24,7 +24,7 @@ def score_cells(rows: int, draw: Draw) -> Case:
     PyTorch runs upstream's operations, one utterance after the other as upstream does, and gets the kernel's own
     uniform draws ready-made: the kernel draws them itself.
     """
-    from omnivoice_triton.kernels.unmask import triton_score_cells
+    from omnivoice_triton.kernels.score_cells import triton_score_cells
 
     batch = Batch(rows, draw.device)
     slots, frames = batch.slots(), batch.canvas_rows
@@ -67,7 +67,7 @@ def score_cells(rows: int, draw: Draw) -> Case:
         dtype=draw.dtype,
         make=make,
         triton=score(triton_score_cells),
-        twin=score(engine_reference.score_cells),
+        twin=score(unmask_reference.score_cells),
         pytorch=eager,
         counted=3,  # logits of both branches, and what is small beside them: targets and canvas
         values=values,
@@ -82,7 +82,7 @@ def eager_scores(cond: Tensor, free: Tensor, u: Tensor) -> tuple[Tensor, Tensor]
     log_p = (cond + GUIDANCE * (cond - free)).log_softmax(-1)
     log_p[..., MASK] = float("-inf")
     score = log_p.amax(-1) - PENALTY * torch.arange(BOOKS, device=cond.device)
-    return log_p.argmax(-1), score / TEMPERATURE + engine_reference.gumbel(u)
+    return log_p.argmax(-1), score / TEMPERATURE + unmask_reference.gumbel(u)
 
 
 def _uniforms(slot: Tensor, frames: int) -> Tensor:
@@ -90,8 +90,8 @@ def _uniforms(slot: Tensor, frames: int) -> Tensor:
     low, high = slot[[tables.SLOT_SEED_LOW, tables.SLOT_SEED_HIGH]].tolist()
     frame = torch.arange(frames, device=slot.device)[:, None]
     book = torch.arange(BOOKS, device=slot.device)
-    stream = torch.full_like(book, engine_reference.POSITION_STREAM)
-    return engine_reference.philox_uniform(low, high, frame, book, STEP, stream)
+    stream = torch.full_like(book, unmask_reference.POSITION_STREAM)
+    return unmask_reference.philox_uniform(low, high, frame, book, STEP, stream)
 
 
 def _guided(inputs: Tensors, tokens: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def select_cells(rows: int, draw: Draw) -> Case:
 
     PyTorch: top-k of each utterance and a scatter, as upstream.
     """
-    from omnivoice_triton.kernels.unmask import triton_select_cells
+    from omnivoice_triton.kernels.select_cells import triton_select_cells
 
     batch = Batch(rows, draw.device)
     slots, frames = batch.slots(), batch.canvas_rows
@@ -142,7 +142,7 @@ def select_cells(rows: int, draw: Draw) -> Case:
         dtype=draw.dtype,
         make=make,
         triton=select(triton_select_cells),
-        twin=select(engine_reference.select_cells),
+        twin=select(unmask_reference.select_cells),
         pytorch=eager,
         counted=0,
         # Every score; of the chosen cells the token read and written.

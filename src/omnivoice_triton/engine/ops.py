@@ -68,7 +68,7 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
     """The operations of `triton` or `reference`; with `pdl` Triton's are launched dependent on the kernel before."""
     if backend == "reference":
         from omnivoice_triton.kernels import engine_reference as ref
-        from omnivoice_triton.kernels import fp8_reference, int8_reference
+        from omnivoice_triton.kernels import fp8_reference, int8_reference, unmask_reference
 
         return Ops(
             backend,
@@ -86,8 +86,8 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
             add_norm_quantise=fp8_reference.add_norm_quantise,
             swiglu_quantise=fp8_reference.swiglu_quantise,
             scaled_mm=fp8_reference.scaled_mm,
-            score_cells=ref.score_cells,
-            select_cells=ref.select_cells,
+            score_cells=unmask_reference.score_cells,
+            select_cells=unmask_reference.select_cells,
         )
     from omnivoice_triton.kernels import (
         embed,
@@ -100,9 +100,10 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
         qkv,
         qkv_rope,
         scaled_mm,
+        score_cells,
+        select_cells,
         split_k,
         swiglu,
-        unmask,
         varlen_attention,
     )
     from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile
@@ -133,6 +134,6 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
         add_norm_quantise=partial(fp8.triton_add_norm_quantise, pdl=pdl),
         swiglu_quantise=partial(fp8.triton_swiglu_quantise, pdl=pdl),
         scaled_mm=scaled_mm.scaled_mm,
-        score_cells=partial(unmask.triton_score_cells, pdl=pdl),
-        select_cells=partial(unmask.triton_select_cells, pdl=pdl),
+        score_cells=partial(score_cells.triton_score_cells, pdl=pdl),
+        select_cells=partial(select_cells.triton_select_cells, pdl=pdl),
     )

@@ -485,7 +485,7 @@ def _gemms(sizes: Sizes, draw: Draw) -> Iterator[Case]:
 
 
 def _unmask(sizes: Sizes, draw: Draw) -> Iterator[Case]:
-    from omnivoice_triton.kernels import engine_reference as ref
+    from omnivoice_triton.kernels import unmask_reference as ref
 
     packed = Packed(sizes, draw.device, sizes.attention.rows)
     codebooks, vocabulary = sizes.codebooks, sizes.vocabulary
@@ -513,7 +513,7 @@ def _unmask(sizes: Sizes, draw: Draw) -> Iterator[Case]:
             return _score_exactly(packed, logits, canvas, slots, step, codebooks, buffers)
 
         label = f"{used} frames x {codebooks} x {vocabulary}, step {step}, noise {noise}"
-        get = launcher("unmask", "triton_score_cells")
+        get = launcher("score_cells", "triton_score_cells")
         yield Case("triton_score_cells", label, draw.dtype, score, get, ref.score_cells, score_exactly)
 
     if draw.dtype is not torch.float32:
@@ -539,7 +539,7 @@ def _unmask(sizes: Sizes, draw: Draw) -> Iterator[Case]:
             return done
 
         label = f"{used} frames x {codebooks}, {count} a step"
-        get = launcher("unmask", "triton_select_cells")
+        get = launcher("select_cells", "triton_select_cells")
         yield Case("triton_select_cells", label, draw.dtype, select, get, ref.select_cells, select_exactly)
 
 
@@ -558,7 +558,7 @@ def _score_exactly(
     packed: Packed, logits: Tensor, canvas: Tensor, slots: Tensor, step: int, codebooks: int, uniforms: Any
 ) -> Outputs:
     """OmniVoice's own formulas in float64: three log-softmaxes, the mask id out of the choice but not of the sum."""
-    from omnivoice_triton.kernels import engine_reference as ref
+    from omnivoice_triton.kernels import unmask_reference as ref
 
     z = logits.to(_WIDE).view(packed.rows, codebooks, -1)
     mask_id = z.shape[-1] - 1
