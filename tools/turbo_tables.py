@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-Say = Callable[[str], str]
-Table = tuple[list[str], list[list[str]], str]
-"""Head, rows, a note (empty for none)."""
+from table_cells import Say, Table, case_name
 
 CASES_NOTE = (
     "Host wall clock around `generate()`, warm medians with p5 to p95; base and turbo take turns in one process. *Of "
@@ -99,7 +96,7 @@ def part(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return [row for row in document["results"] if row["part"] == name]
 
 
-def cases(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:
+def cases(document: dict[str, Any], say: Say) -> Table:
     """The five cases: base, turbo and turbo's split."""
     found = part(document, "cases")
     base = {(r["case"], r["dtype"]): r for r in found if r["mode"] == "base"}
@@ -122,7 +119,7 @@ def cases(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], st
     return [*_said(["case", "dtype"], say), "base", "turbo", *_said(figures, say)], rows, say(CASES_NOTE)
 
 
-def floors(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:
+def floors(document: dict[str, Any], say: Say) -> Table:
     """How near a step comes to its matrix products alone, and to the device's arithmetic."""
     rows = [
         [
@@ -195,7 +192,7 @@ def memory(document: dict[str, Any], say: Say) -> Table:
     return _said(["dtype", "variant", *(title for title, _ in columns)], say), rows, say(MEMORY_NOTE)
 
 
-def options(document: dict[str, Any], say: Say, case_name: Callable[[str, Say], str]) -> Table:
+def options(document: dict[str, Any], say: Say) -> Table:
     """The inexact options beside exact turbo."""
     rows = [
         [

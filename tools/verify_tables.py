@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-Say = Callable[[str], str]
-Table = tuple[list[str], list[list[str]], str]
-"""Head, rows, a note (empty for none)."""
+from table_cells import Say, Table
 
 TIERS_NOTE = "A tier that ran nothing fails, and so does the whole; the thresholds are in the JSON."
 KERNELS_NOTE = (
@@ -37,6 +34,9 @@ KOREAN = {
         "같은 발화에서 base와의 차이와 95 % 구간. 무작위 가중치의 말은 알아들을 수 없으므로 오류율은 데모 음성의 "
         "모델 카드에 있다."
     ),
+    "layer {n}": "{n}층",
+    "logit error of base's": "base 대비 로짓 오차",
+    "screened argmax": "선별 argmax",
     "tier": "단계",
     "checks": "검사",
     "failed": "실패한 검사",

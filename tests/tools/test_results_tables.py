@@ -35,7 +35,7 @@ def test_docs_say_what_the_json_says(tables: ModuleType) -> None:
 
 def test_charts_say_what_the_json_says(tables: ModuleType) -> None:
     rows = json.loads((tables.RESULTS / "speed.json").read_text(encoding="utf-8"))["results"]
-    wanted = [r for r in rows if r["case"] == tables.FIVE_SECONDS and r["dtype"] == "fp16"]
+    wanted = [r for r in rows if r["case"] == tables.speed_tables.FIVE_SECONDS and r["dtype"] == "fp16"]
     for page in tables.CHARTS:
         text = (ROOT / page).read_text(encoding="utf-8")
         assert tables.render(page) == text, f"{page} is stale: python tools/results_tables.py"
@@ -97,10 +97,10 @@ def test_empty_results_are_refused(tables: ModuleType, tmp_path: Path, monkeypat
     (tmp_path / "speed.json").write_text('{"results": []}', encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="holds no results"):
-        tables.modes_table()
+        tables.TABLES["modes"]()
     (tmp_path / "speed.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no fp16 rows"):
-        tables.modes_chart()
+        tables.chart()
 
 
 def speed_row(mode: str, case: str = "en 5 s", batch: int = 1, **more: float) -> dict[str, object]:
@@ -145,7 +145,7 @@ def test_newer_figures_are_shown(
     newer(tables, tmp_path)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     say = tables.SAY[language]
-    batch = tables.batch_table(say)
+    batch = tables.TABLES["batch"](say)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in batch.splitlines() if line.startswith("|")]
     dash = "–"
     assert lines[2][1:] == ["`base`", "40", "0.12", "250x", "0.0040", "777.5", "9.5", "8.5", "7.5", "41", dash, dash]
@@ -153,14 +153,14 @@ def test_newer_figures_are_shown(
     assert lines[3][6] == dash, "not measured is no zero"
     assert len(lines) == 4, "the 5 s utterance alone"
     assert "fp16 en 30 s x 32 hybrid" in batch
-    grid = tables.grid_table(say)
+    grid = tables.TABLES["grid"](say)
     assert [line.split("|")[2].strip() for line in grid.splitlines() if line.startswith("|")][2:] == ["1", "8", "8"]
     assert "250.0x" in grid
-    peers = tables.peers_table(say)
+    peers = tables.TABLES["peers"](say)
     assert "`upstream-flashinfer` (fp16)" in peers
     assert "| `torch-compile` |" in peers
     assert "upstream-flashinfer` |" not in peers, "no row for what is not there"
-    kernels = tables.kernels_table(say)
+    kernels = tables.TABLES["kernels"](say)
     assert "torch.compile" in kernels.splitlines()[0]
     assert "Liger" in kernels.splitlines()[0]
     assert "4111 GB/s" in kernels
@@ -176,8 +176,8 @@ def test_many_kernel_rows_are_cut_to_one_dtype(
     document["results"] *= 2
     (tmp_path / "kernels.json").write_text(json.dumps(document), encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    assert "float16" in tables.kernels_table()
-    assert "bfloat16" not in tables.kernels_table()
+    assert "float16" in tables.TABLES["kernels"]()
+    assert "bfloat16" not in tables.TABLES["kernels"]()
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])
@@ -205,7 +205,7 @@ def test_three_numbers_of_rows_a_kernel(
     ]
     (tmp_path / "kernels.json").write_text(json.dumps(document), encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    table = tables.kernels_table(tables.SAY[language])
+    table = tables.TABLES["kernels"](tables.SAY[language])
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     assert cells[0][3] == {"en": "eager / ours, µs", "ko": "eager / 자체 커널, µs"}[language]
     shown = [row[2] for row in cells[2:]]
@@ -218,7 +218,7 @@ def test_three_numbers_of_rows_a_kernel(
 
 def test_what_was_not_measured_is_said(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    for table in (tables.batch_table, tables.grid_table, tables.peers_table):
+    for table in (tables.TABLES[name] for name in ("batch", "grid", "peers")):
         assert table() == "Not measured yet.\n"
         assert table(tables.in_korean) != table()
 
@@ -230,7 +230,7 @@ def test_batches_are_not_taken_for_single_texts(
     singles = [row for row in document["results"] if row.get("batch", 1) == 1]
     eights = [{**row, "batch": 8, "median_ms": 9e9} for row in singles]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    for name, table in (("speed", tables.modes_table), ("speed-cases", tables.cases_table)):
+    for name, table in (("speed", tables.TABLES["modes"]), ("speed-cases", tables.TABLES["cases"])):
         shown = []
         for rows in (singles, [*singles, *eights]):
             (tmp_path / f"{name}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
