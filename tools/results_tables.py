@@ -82,12 +82,13 @@ def stamp(document: dict[str, Any], name: str, say: Say) -> str:
 
 
 def table(
-    name: str, build: Callable[[dict[str, Any], Say], Table], *, part: str = "", needed: bool = False
+    name: str, build: Callable[[dict[str, Any], Say], Table], *, more: str = "", part: str = "", needed: bool = False
 ) -> Callable[[Say], str]:
     """The table that `build` makes of one result file, or that nothing was measured yet.
 
     Args:
         name: the file; unless it is `needed`, it may be missing.
+        more: a file of another run of the same benchmark with what this one left out; may be missing.
         build: document and language to head, rows and note.
         part: the part of the file that has to be there.
         needed: a missing file is an error.
@@ -97,10 +98,12 @@ def table(
         if not needed and not there_is(name):
             return f"{say(NOT_YET)}\n"
         document = load(name)
+        added = load(more) if more and there_is(more) else None
         if part and not any(row["part"] == part for row in document["results"]):
             return f"{say(NOT_YET)}\n"
-        head, rows, note = build(document, say)
-        return markdown(head, rows) + (f"\n{note}\n" if note else "") + stamp(document, name, say)
+        head, rows, note = build(document if added is None else speed_tables.joined(document, added), say)
+        stamps = stamp(document, name, say) + ("" if added is None else stamp(added, more, say))
+        return markdown(head, rows) + (f"\n{note}\n" if note else "") + stamps
 
     return written
 
@@ -109,7 +112,7 @@ TABLES: dict[str, Callable[[Say], str]] = {
     "modes": table("speed", speed_tables.modes, needed=True),
     "cases": table("speed-cases", speed_tables.cases),
     "batch": table("speed-batch", speed_tables.batch),
-    "grid": table("speed-batch", speed_tables.grid),
+    "grid": table("speed-batch", speed_tables.grid, more="speed-batch-32"),
     "peers": table("peers", speed_tables.peers),
     "kernels": table("kernels", kernel_tables.kernels, needed=True),
     "verify": table("verify", verify_tables.tiers),

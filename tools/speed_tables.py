@@ -120,7 +120,8 @@ def batch(document: dict[str, Any], say: Say) -> Table:
     ]
     head = [say(title) for title in ("batch", "mode", "ms", "of base", "times real time")]
     head += ["RTF", *(say(column[0]) for column in columns)]
-    return head, rows, notes(say(BATCH_NOTE), _left_out(document, say))
+    entries = [e for e in document.get("not_measured", []) if e["dtype"] == "fp16" and _alone(e) == FIVE_SECONDS]
+    return head, rows, notes(say(BATCH_NOTE), _left_out(entries, say))
 
 
 def _alone(row: dict[str, Any]) -> str:
@@ -142,12 +143,27 @@ def grid(document: dict[str, Any], say: Say) -> Table:
         if any((m, case, size) in at for m in modes)
     ]
     head = [f"{say('times real time')}, fp16", say("batch"), *modes]
-    return head, rows, _left_out(document, say)
+    entries = [e for e in document.get("not_measured", []) if e["dtype"] == "fp16"]
+    # Without a mode it is the whole cell; with one, and a time all the same, its split that was left out.
+    entries = [e for e in entries if (e.get("mode"), _alone(e), e.get("batch", 1)) not in at]
+    return head, rows, _left_out(entries, say)
 
 
-def _left_out(document: dict[str, Any], say: Say) -> str:
-    """What was not measured, by name, or nothing."""
-    entries = document.get("not_measured", [])
+def joined(document: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """A file with the rows of another run, of cells that it had left out; each ratio is of one run still."""
+
+    def cell(entry: dict[str, Any]) -> tuple[Any, ...]:
+        return entry["dtype"], entry["case"]
+
+    here = {cell(row) for row in document["results"]}
+    rows = [row for row in added["results"] if cell(row) not in here]
+    there = {cell(row) for row in rows}
+    missing = [entry for entry in document.get("not_measured", []) if cell(entry) not in there]
+    return {**document, "results": [*document["results"], *rows], "not_measured": missing}
+
+
+def _left_out(entries: list[dict[str, Any]], say: Say) -> str:
+    """Their names, or nothing."""
     names = dict.fromkeys(" ".join(str(e[k]) for k in ("dtype", "case", "mode") if k in e) for e in entries)
     return say(LEFT_OUT).format(names="; ".join(names)) if names else ""
 

@@ -152,10 +152,11 @@ def test_newer_figures_are_shown(
     assert lines[3][-2:] == ["0.50 GiB", "12.5 J"]
     assert lines[3][6] == dash, "not measured is no zero"
     assert len(lines) == 4, "the 5 s utterance alone"
-    assert "fp16 en 30 s x 32 hybrid" in batch
+    assert "Left out" not in batch, "the 5 s utterance is whole"
     grid = tables.TABLES["grid"](say)
     assert [line.split("|")[2].strip() for line in grid.splitlines() if line.startswith("|")][2:] == ["1", "8", "8"]
     assert "250.0x" in grid
+    assert "fp16 en 30 s x 32 hybrid" in grid
     peers = tables.TABLES["peers"](say)
     assert "`upstream-flashinfer` (fp16)" in peers
     assert "| `torch-compile` |" in peers
@@ -236,3 +237,37 @@ def test_batches_are_not_taken_for_single_texts(
             (tmp_path / f"{name}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
             shown.append(table())
         assert shown[0] == shown[1] != "Not measured yet.\n"
+
+
+def test_what_one_run_left_out_may_come_from_another(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer(tables, tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    path = tmp_path / "speed-batch.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    cells = [{"case": f"en {s} s x 32", "batch": 32, "dtype": "fp16", "reason": "no time was left"} for s in (15, 30)]
+    path.write_text(json.dumps({**document, "not_measured": cells}), encoding="utf-8")
+    assert "Left out, with the reason in the JSON: fp16 en 15 s x 32; fp16 en 30 s x 32." in tables.TABLES["grid"]()
+    rows = [speed_row("turbo", "en 15 s", 32, speed_x=777.0), speed_row("turbo", "en 30 s", 8, speed_x=888.0)]
+    (tmp_path / "speed-batch-32.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
+    table = tables.TABLES["grid"]()
+    assert "777.0x" in table
+    assert "888.0x" not in table, "what the first has measured stays"
+    assert "Left out, with the reason in the JSON: fp16 en 30 s x 32." in table
+    assert "`bench/results/speed-batch.json`" in table
+    assert "`bench/results/speed-batch-32.json`" in table
+
+
+def test_a_split_that_was_left_out_leaves_no_hole_in_the_grid(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer(tables, tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    path = tmp_path / "speed-batch.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    split = {"case": "en 30 s x 8", "batch": 8, "dtype": "fp16", "reason": "no time for split", "mode": "turbo"}
+    other = {**split, "dtype": "bf16", "case": "en 15 s x 8"}
+    path.write_text(json.dumps({**document, "not_measured": [split, other]}), encoding="utf-8")
+    assert "Left out" not in tables.TABLES["grid"]()
+    assert "Left out" not in tables.TABLES["batch"]()
