@@ -150,7 +150,7 @@ def test_manual_seed_is_torchs_seed_without_touching_the_global_one(model: Any, 
         assert all_equal(torch_engine.generate_tokens(task, config), want)
         assert torch.equal(torch.get_rng_state(), before)
     finally:
-        torch_engine._seeds = torch_engine._draws = None
+        torch_engine._source._seeds = torch_engine._source._draws = None
 
 
 @pytest.mark.parametrize("planted", ["guidance", "penalty", "noise reused", "k"])
@@ -167,7 +167,7 @@ def test_planted_faults_change_tokens(
         monkeypatch.setattr(TorchDraws, "fill", lambda self, step, *rest: fill(self, 0, *rest))
     elif planted == "k":
         counts = (config.num_step * (14,))[:8]
-        monkeypatch.setattr("omnivoice_triton.engine.engine.working_counts", lambda *a: counts)
+        monkeypatch.setattr("omnivoice_triton.engine.intake.working_counts", lambda *a: counts)
     else:
         field = {"guidance": "guidance", "penalty": "penalty"}[planted]
 
@@ -303,7 +303,7 @@ def test_an_error_in_the_background_reaches_those_who_wait(model: Any, monkeypat
     monkeypatch.setattr(
         engine.runner.graphs, "warmup", lambda: (_ for _ in ()).throw(MemoryError("no room for graphs"))
     )
-    monkeypatch.setattr("omnivoice_triton.engine.engine.logger", SimpleNamespace(exception=lambda *a: None))
+    monkeypatch.setattr("omnivoice_triton.engine.background.logger", SimpleNamespace(exception=lambda *a: None))
     engine.start()
     try:
         with pytest.raises(MemoryError, match="no room"):

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from omnivoice_triton.engine.request import DecodeOptions
+from omnivoice_triton.engine.request import DecodeOptions, Request
 from omnivoice_triton.engine.schedule import unmask_counts
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.speech import InputError
 
 NOISES = ("philox", "torch")
@@ -110,3 +111,64 @@ def default_generator(device: torch.device) -> torch.Generator:
 def draw_seed(generator: torch.Generator | None) -> int:
     """A 63-bit seed from `generator` on the CPU, or from torch's default one."""
     return int(torch.randint(0, 2**63 - 1, (), generator=generator))
+
+
+class NoiseSource:
+    """Noise for the requests of one engine.
+
+    Args:
+        noise: one of `NOISES`.
+        shape: of the model.
+        device: where `torch` noise is drawn.
+    """
+
+    def __init__(self, noise: str, shape: BackboneShape, device: torch.device) -> None:
+        self._noise = noise
+        self._shape = shape
+        self._device = device
+        self._seeds: torch.Generator | None = None
+        self._draws: torch.Generator | None = None
+
+    def manual_seed(self, seed: int) -> None:
+        """Draw the noise of later batches from `seed`, rather than from torch's global generator."""
+        self._seeds = torch.Generator().manual_seed(seed)
+        self._draws = torch.Generator(device=self._device).manual_seed(seed)
+
+    def of_request(self, request: Request) -> TorchDraws | None:
+        """A single request's draws, from its seed; None with `philox`."""
+        if self._noise != "torch":
+            return None
+        generator = torch.Generator(device=self._device).manual_seed(request.seed % 2**63)
+        return self._plan([request.prompt.frames], request.options, generator)[0]
+
+    def of_batch(
+        self,
+        frames: Sequence[int],
+        options: DecodeOptions,
+        *,
+        seeds: Sequence[int] | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Sequence[int], Sequence[TorchDraws | None]]:
+        """Seed and draws of each item of one batch; the draws are None with `philox`.
+
+        Args:
+            frames: T of each item.
+            options: shared by the batch.
+            seeds: instead of those that would be drawn for `philox`.
+            generator: of `torch` noise, instead.
+        """
+        draws: Sequence[TorchDraws | None] = [None] * len(frames)
+        if self._noise == "torch":
+            draws = self._plan(frames, options, generator or self._draws or default_generator(self._device))
+        elif seeds is None:
+            seeds = [draw_seed(self._seeds) for _ in frames]
+        return seeds or [0] * len(frames), draws
+
+    def _plan(self, frames: Sequence[int], options: DecodeOptions, generator: torch.Generator) -> list[TorchDraws]:
+        return plan_torch_draws(
+            frames,
+            options,
+            codebooks=self._shape.codebooks,
+            audio_vocab=self._shape.audio_vocab,
+            generator=generator,
+        )

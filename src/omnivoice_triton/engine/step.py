@@ -14,11 +14,15 @@ import numpy as np
 import torch
 
 from omnivoice_triton.engine.backbone import Backbone
+from omnivoice_triton.engine.fp8 import Fp8Layers
 from omnivoice_triton.engine.layout import Bucket, BucketGrid, Layout, pack
 from omnivoice_triton.engine.noise import Uniforms
+from omnivoice_triton.engine.ops import get_ops
 from omnivoice_triton.engine.scheduler import Job
 from omnivoice_triton.engine.state import DecodeState, upload
 from omnivoice_triton.engine.step_graphs import Capture, StepGraphs
+from omnivoice_triton.engine.tiles import Tiles
+from omnivoice_triton.engine.weights import BackboneWeights
 
 STEPS_AHEAD = 3
 """Steps that the host may enqueue before the oldest is done: enough to keep the GPU busy, few enough that a request
@@ -57,6 +61,52 @@ class StepRunner:
         self._company: tuple[int, ...] = ()
         self.steps_ahead = STEPS_AHEAD
         self._events: deque[torch.cuda.Event] = deque()
+
+    @classmethod
+    def build(
+        cls,
+        weights: BackboneWeights,
+        *,
+        backend: str,
+        tiles: Tiles,
+        capture: Capture,
+        max_rows: int,
+        max_items: int,
+        granule: int,
+        noise: str,
+        attention: str,
+        fp8_from_rows: int | None,
+    ) -> StepRunner:
+        """A runner with its network, buckets and buffers, all on the weights' device.
+
+        Args:
+            weights: of the model.
+            backend: `triton` or `reference`.
+            tiles: tile choices.
+            capture: how to capture a step.
+            max_rows: packed rows of the largest bucket.
+            max_items: jobs that may run together.
+            granule: rows between two of the smaller buckets.
+            noise: `torch` takes buffers for its draws.
+            attention: `exact` or `int8`.
+            fp8_from_rows: packed rows of the smallest bucket that runs in FP8; None: no bucket does.
+
+        Raises:
+            InputError: sizes that make no grid.
+        """
+        shape = weights.shape
+        grid = BucketGrid(max_rows, max_items, granule, lambda rows: tiles.for_attention(rows).rows)
+        uniforms = None
+        if noise == "torch":
+            uniforms = Uniforms.allocate(max_rows, shape.codebooks, shape.audio_vocab, weights.device)
+        ops = get_ops(backend, pdl=tiles.pdl)
+        fp8 = None if fp8_from_rows is None else Fp8Layers(weights, ops, max_rows, fp8_from_rows)
+        backbone = Backbone(weights, ops, tiles, max_rows, attention=attention, fp8=fp8)
+        return cls(backbone, DecodeState(weights, max_rows, max_items), grid, capture, uniforms)
+
+    def fits(self, rows: int, items: int) -> bool:
+        """Whether so many rows of so many jobs may run together."""
+        return self.grid.holding(rows, items) is not None
 
     def enqueue(self, bucket: Bucket) -> None:
         """All kernels of one step: embed, network, score, select. This is what a graph holds."""
