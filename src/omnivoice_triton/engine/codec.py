@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from omnivoice_triton.engine import codec_windows
-from omnivoice_triton.engine.codec_weights import Conv, DecoderWeights, UpConv, read_decoder_weights
+from omnivoice_triton.engine.codec_ops import convolve, convolve_up, snakes
+from omnivoice_triton.engine.codec_weights import DecoderWeights, read_decoder_weights
 from omnivoice_triton.engine.codec_windows import Call
 from omnivoice_triton.engine.state import upload
 from omnivoice_triton.speech import InputError, ModeUnavailable
@@ -85,7 +86,7 @@ class CodecDecoder:
         self.hop = weights.hop
         self.context = max(CONTEXT_FRAMES, *weights.context_frames())
         self.spare_frames = _SPARE_FRAMES.get(self.device.type, 0)
-        self._snake, self._add_snake = _operations(backend)
+        self._snake, self._add_snake = snakes(backend)
         rows = torch.arange(weights.codebooks, device=self.device) * weights.codebook_size
         self._first_row = rows[:, None]  # [Q, 1]
 
@@ -201,7 +202,9 @@ class CodecDecoder:
         with self._convolution_flags():
             x = self._embed(codes, lengths)
             first = weights.blocks[0].alpha
-            active = self._snake(_conv(x, weights.conv_in), first, bias=weights.conv_in.bias, lengths=lengths, rate=1)
+            active = self._snake(
+                convolve(x, weights.conv_in), first, bias=weights.conv_in.bias, lengths=lengths, rate=1
+            )
             del x
             split = max(0, len(weights.blocks) - TAIL_BLOCKS)
             active, rate = self._run_blocks(active, 0, split, lengths, 1)
@@ -218,7 +221,7 @@ class CodecDecoder:
         """Samples (B, T * hop) from what block `first` takes."""
         weights = self.weights
         active, _ = self._run_blocks(active, first, len(weights.blocks), lengths, rate)
-        return _conv(active, weights.conv_out).add_(weights.conv_out.bias[:, None])[:, 0]
+        return convolve(active, weights.conv_out).add_(weights.conv_out.bias[:, None])[:, 0]
 
     def _run_blocks(
         self, active: torch.Tensor, first: int, end: int, lengths: torch.Tensor | None, rate: int
@@ -230,10 +233,10 @@ class CodecDecoder:
             rate *= block.up.stride
             at = {"lengths": lengths, "rate": rate}
             units = block.units
-            x, active = self._add_snake(_up(active, block.up), units[0].alpha1, bias=block.up.bias, **at)
+            x, active = self._add_snake(convolve_up(active, block.up), units[0].alpha1, bias=block.up.bias, **at)
             for unit, later in zip(units, (*units[1:], None), strict=True):
-                active = self._snake(_conv(active, unit.conv1), unit.alpha2, bias=unit.conv1.bias, **at)
-                y, bias = _conv(active, unit.conv2), unit.conv2.bias
+                active = self._snake(convolve(active, unit.conv1), unit.alpha2, bias=unit.conv1.bias, **at)
+                y, bias = convolve(active, unit.conv2), unit.conv2.bias
                 if later is not None:
                     x, active = self._add_snake(y, later.alpha1, bias=bias, residual=x, **at)
                 else:
@@ -278,44 +281,3 @@ def _join(pieces: list[torch.Tensor]) -> torch.Tensor:
     if len(pieces) == 1:
         return pieces[0]
     return torch.cat(pieces) if pieces else torch.empty(0)
-
-
-def _operations(backend: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(Snake, add and Snake)."""
-    if backend == "triton":
-        return _snake_in_place, _add_snake_in_place
-    from omnivoice_triton.kernels import reference
-
-    return reference.snake, reference.add_snake
-
-
-def _snake_in_place(x: torch.Tensor, alpha: torch.Tensor, *, dtype: torch.dtype | None = None, **rest: Any) -> Any:
-    """Snake over a convolution's output, which nobody else needs: a quarter less memory is alive at the peak."""
-    from omnivoice_triton.kernels.snake import triton_snake
-
-    own = dtype in (None, x.dtype) and x.is_contiguous()
-    return triton_snake(x, alpha, dtype=dtype, out=x if own else None, **rest)
-
-
-def _add_snake_in_place(
-    x: torch.Tensor, alpha: torch.Tensor, *, residual: torch.Tensor | None = None, **rest: Any
-) -> Any:
-    """The sum takes the residual's place and its Snake that of x."""
-    from omnivoice_triton.kernels.snake import triton_add_snake
-
-    if not x.is_contiguous():
-        return triton_add_snake(x, alpha, residual=residual, **rest)
-    out = (x, torch.empty_like(x)) if residual is None else (residual, x)
-    return triton_add_snake(x, alpha, residual=residual, out=out, **rest)
-
-
-# A row of one frame looks like a channels-last image to cuDNN, which then gives its result in that order.
-def _conv(x: torch.Tensor, conv: Conv) -> torch.Tensor:
-    return F.conv1d(x, conv.weight, padding=conv.padding, dilation=conv.dilation).contiguous()
-
-
-def _up(x: torch.Tensor, up: UpConv) -> torch.Tensor:
-    up_sampled = F.conv_transpose1d(
-        x, up.weight, stride=up.stride, padding=up.padding, output_padding=up.output_padding
-    )
-    return up_sampled.contiguous()
