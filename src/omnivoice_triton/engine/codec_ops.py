@@ -1,7 +1,7 @@
 """What the codec's decoder is made of: PyTorch's convolutions, and Snake of one back end.
 
-A convolution's result is made contiguous: a row of one frame looks like a channels-last image to cuDNN, which then gives
-its result in that order.
+Convolutions' results are made contiguous: a row of one frame looks like a channels-last image to cuDNN, which then
+gives its result in that order.
 """
 
 from __future__ import annotations
