@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omnivoice_triton.engine.noise import Uniforms, check_noise, default_generator, draw_seed, plan_torch_draws
+from omnivoice_triton.engine.noise import (
+    NoiseSource,
+    Uniforms,
+    check_noise,
+    default_generator,
+    draw_seed,
+    plan_torch_draws,
+)
 from omnivoice_triton.engine.request import DecodeOptions
 from omnivoice_triton.engine.schedule import unmask_counts
+from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.speech import InputError
 
-from . import tiny  # noqa: F401  (one thread)
+from .tiny import make_model
 
 C, V = 3, 7
 
@@ -67,3 +75,23 @@ def test_unknown_noise_is_refused() -> None:
     assert check_noise("philox") == "philox"
     with pytest.raises(InputError, match="unknown noise 'white': choose one of philox, torch"):
         check_noise("white")
+
+
+def test_philox_seeds_of_a_batch() -> None:
+    """Given ones, else those of `manual_seed`, else torch's own: the same draws of the same seed."""
+    shape = BackboneShape.from_config(make_model().config)
+    source, options = NoiseSource("philox", shape, torch.device("cpu")), DecodeOptions()
+
+    def seeds(given: list[int] | None = None) -> list[int]:
+        drawn, draws = source.of_batch([4, 2], options, seeds=given, generator=None)
+        assert draws == [None, None]
+        return list(drawn)
+
+    torch.manual_seed(8)
+    want = [seeds(), seeds()]
+    assert len({*want[0], *want[1]}) == 4
+    source.manual_seed(8)
+    before = torch.get_rng_state()
+    assert [seeds(), seeds()] == want
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeds([5, 6]) == [5, 6]
