@@ -99,6 +99,21 @@ def test_turbo_files_can_be_drawn() -> None:
     assert files.latency_rows(document, "bf16") == []
 
 
+def test_the_fullest_file_comes_first() -> None:
+    def speed(dtypes: str, cases: str) -> dict[str, Any]:
+        return {"kind": "speed", "results": [{"dtype": d, "case": c} for d in dtypes.split() for c in cases.split()]}
+
+    documents = {
+        "kernels": {"kind": "kernels", "results": [{"dtype": "fp16"}]},
+        "batch-bf16": speed("bf16", "a b c d"),
+        "cases": speed("fp16 bf16", "a b c"),
+        "one": speed("fp16 bf16", "a"),
+        "tests": {"kind": "tests", "results": []},
+    }
+    assert files.by_content(documents)[:3] == ["cases", "one", "batch-bf16"]
+    assert "tests" not in files.by_content(documents)
+
+
 def test_turbos_variants_are_charts_of_their_own() -> None:
     base = {"dtype": "fp16", "mode": "turbo"}
     case = {**base, "part": "cases", "case": "en", "median_ms": 2.0, "p5_ms": 1, "p95_ms": 3}

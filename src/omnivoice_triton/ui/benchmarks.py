@@ -28,10 +28,7 @@ def draw(page: Page) -> None:
     if not documents:
         st.info(words("no_results"))
         return
-    drawable = sorted(
-        (name for name, document in documents.items() if document["kind"] in files.DRAWN),
-        key=lambda name: files.DRAWN.index(documents[name]["kind"]),
-    ) or list(documents)
+    drawable = files.by_content(documents) or list(documents)
     before = st.session_state.get("result-files")
     if before and not set(before) & set(documents):
         del st.session_state["result-files"]  # another folder: its first file, rather than nothing

@@ -238,6 +238,18 @@ def turbo_rows(document: Mapping[str, Any], dtype: str, part: str) -> list[Row]:
     return found
 
 
+def by_content(documents: Mapping[str, Any]) -> list[str]:
+    """Names of the files that charts are drawn of: by kind, of each the one with most precisions and cases first."""
+
+    def rank(name: str) -> tuple[int, int, int]:
+        document = documents[name]
+        results = document["results"]
+        cases = {str(row.get("case")) for row in (results if isinstance(results, list) else [])}
+        return DRAWN.index(document["kind"]), -len(dtypes_of(document)), -len(cases)
+
+    return sorted((name for name, document in documents.items() if document["kind"] in DRAWN), key=rank)
+
+
 def gaps_of(document: Mapping[str, Any], key: str) -> dict[str, list[str]]:
     """What a list such as `not_available` or `not_measured` says is left out, by its reason."""
     found: dict[str, dict[str, None]] = {}
