@@ -51,5 +51,5 @@ class Background:
                 logger.exception("the turbo engine failed a step")
                 self._scheduler.abort(error)
                 continue
-            if not busy and not self._stopping:
-                self._scheduler.wait()
+            if not busy:
+                self._scheduler.wait(unless=lambda: self._stopping)

@@ -93,10 +93,13 @@ class Scheduler:
             self._queue.extend(jobs)
             self._changed.notify_all()
 
-    def wait(self, timeout_s: float | None = None) -> None:
-        """Sleep until there is something to run, `wake` is called or the time is up."""
+    def wait(self, timeout_s: float | None = None, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Sleep until there is something to run, `wake` is called or the time is up.
+
+        Who makes `unless` true and then calls `wake` is never missed: it is asked where no `wake` can come between.
+        """
         with self._changed:
-            if not self._queue and not self._running:
+            if not self._queue and not self._running and not unless():
                 self._changed.wait(timeout_s)
 
     def wake(self) -> None:
