@@ -81,7 +81,10 @@ def complaint(text: str) -> str:
 def test_whatever_is_damaged_is_named_or_does_no_harm(path: Path) -> None:
     whole = files.parse(path.read_bytes())
     draw(whole)
-    small = whole if isinstance(whole["results"], dict) else {**whole, "results": whole["results"][:3]}
+    results = whole["results"]
+    # Few rows, so that what is spoilt is as often one of the figures that are looked at.
+    few = dict([*results.items()][:3]) if isinstance(results, dict) else results[:3]
+    small = {**whole, "results": few}
     chance = random.Random(path.stem)
     refused = 0
     for _ in range(150):
