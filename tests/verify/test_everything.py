@@ -15,7 +15,7 @@ from omnivoice_triton.checkpoint import make_checkpoint
 from omnivoice_triton.cli import main
 from omnivoice_triton.kernels import engine_reference, swiglu
 from omnivoice_triton.speech import InputError
-from omnivoice_triton.verify import everything, kernel_cases, page, report, terminal
+from omnivoice_triton.verify import everything, kernel_case, kernel_cases, page, report, terminal
 from omnivoice_triton.verify.outcome import Tier
 
 
@@ -27,9 +27,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def short_grid(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     """One dtype, one kernel: the whole grid has its own test."""
-    grid = [c for c in kernel_cases.cases(kernel_cases.CPU, device) if c.kernel == "triton_swiglu_forward"]
+    grid = [c for c in kernel_cases.cases(kernel_case.CPU, device) if c.kernel == "triton_swiglu_forward"]
     monkeypatch.setattr(kernel_cases, "cases", lambda *_: grid)
-    monkeypatch.setattr(kernel_cases, "launchers", lambda: {"triton_swiglu_forward"})
+    monkeypatch.setattr(kernel_case, "launchers", lambda: {"triton_swiglu_forward"})
 
 
 QUICK = ["--modes", "base,turbo", "--steps", "4", "--sentences", "1", "--scorer", "none", "--progress", "none"]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from omnivoice_triton.kernels import embed, score_cells, swiglu, unmask_reference, varlen_attention
-from omnivoice_triton.verify import hopper_grid, kernel_cases, kernel_tier
+from omnivoice_triton.verify import hopper_grid, kernel_case, kernel_cases, kernel_tier
 
-SMALL = kernel_cases.CPU
+SMALL = kernel_case.CPU
 
 
 def some(device: str, *kernels: str, dtypes: Any = (torch.float32,)) -> list[Any]:
@@ -22,14 +22,14 @@ def some(device: str, *kernels: str, dtypes: Any = (torch.float32,)) -> list[Any
 
 def test_every_kernel_is_in_the_grid(device: str) -> None:
     grid = {case.kernel for case in kernel_cases.cases(SMALL, device, (torch.float32,))}
-    assert kernel_cases.launchers() == grid | set(hopper_grid.KERNELS), (
-        "a kernel without a case: add one to verify/kernel_cases.py"
+    assert kernel_case.launchers() == grid | set(hopper_grid.KERNELS), (
+        "a kernel without a case: add one to a grid that verify/kernel_cases.py yields"
     )
     assert len(grid) >= 15
 
 
 def test_a_kernel_without_a_case_fails_the_tier(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_cases, "launchers", lambda: {"triton_swiglu_forward", "triton_new"})
+    monkeypatch.setattr(kernel_case, "launchers", lambda: {"triton_swiglu_forward", "triton_new"})
     grid = some(device, "triton_swiglu_forward")
     monkeypatch.setattr(kernel_cases, "cases", lambda *_: grid)
     tier = kernel_tier.run(device)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from omnivoice_triton.verify import hopper_grid, kernel_cases, planted, sanitize, workload
+from omnivoice_triton.verify import hopper_grid, kernel_case, packed_grid, planted, sanitize, workload
 
 HAS_GPU = torch.cuda.is_available()
 STANDIN = """#!{python}
@@ -125,7 +125,7 @@ def test_without_the_tool_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_no_kernel_of_the_package_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert workload.main(["kernels", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    for name in kernel_cases.launchers() - set(hopper_grid.KERNELS):  # these need a GPU
+    for name in kernel_case.launchers() - set(hopper_grid.KERNELS):  # these need a GPU
         assert f"{name}=" in printed
     assert "hopper" not in printed
     assert "\nlaunched " in printed
@@ -135,8 +135,8 @@ def test_no_kernel_of_the_package_is_left_out(capsys: pytest.CaptureFixture[str]
 def test_a_kernel_that_is_left_out_fails_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = kernel_cases.launchers()
-    monkeypatch.setattr(kernel_cases, "launchers", lambda: {*own, "triton_new"})
+    own = kernel_case.launchers()
+    monkeypatch.setattr(kernel_case, "launchers", lambda: {*own, "triton_new"})
     assert workload.main(["kernels", "--device", "cpu"]) == 1
     assert "not launched: triton_new" in capsys.readouterr().out
     ran: list[tuple[int, ...]] = []
@@ -175,7 +175,7 @@ def test_views_are_copied_apart() -> None:
 
 
 def test_the_edges_are_what_they_say() -> None:
-    rows = [kernel_cases.Packed(size, "cpu", 16).rows for size in workload.grids("cuda")[1:3]]
+    rows = [packed_grid.Packed(size, "cpu", 16).rows for size in workload.grids("cuda")[1:3]]
     assert rows == [64, 65]
 
 

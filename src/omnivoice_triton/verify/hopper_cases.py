@@ -9,7 +9,7 @@ import torch
 
 from omnivoice_triton.kernels import tables
 from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile
-from omnivoice_triton.verify.kernel_cases import Draw
+from omnivoice_triton.verify.kernel_case import Draw
 
 ROWS = (1, 64, 81, 290)
 HEADS = {"q_heads": 16, "kv_heads": 8}

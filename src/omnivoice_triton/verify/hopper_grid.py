@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile
-from omnivoice_triton.verify.kernel_cases import (
+from omnivoice_triton.verify.kernel_case import (
     EPS,
     Case,
     Draw,
     Function,
     Outputs,
-    Packed,
     Sizes,
     launcher,
     poison,
     wide,
 )
+from omnivoice_triton.verify.packed_grid import Packed
 
 KERNELS = ("hopper_attention", "hopper_gate_up", "hopper_gemm", "hopper_qkv_rope", "hopper_split_k")
 

@@ -128,7 +128,7 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
     try:
         interpret_on_cpu(device)
         from omnivoice_triton.kernels import interpreting
-        from omnivoice_triton.verify import hopper_grid, kernel_cases
+        from omnivoice_triton.verify import hopper_grid, kernel_case, kernel_cases
     except (ModeUnavailable, ImportError) as error:
         tier.problems.append(f"kernels can't run here: {error}")
         return tier
@@ -140,9 +140,9 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
     whole_grid = cases is None
     elsewhere: tuple[str, ...] = ()
     if cases is None:
-        sizes = kernel_cases.GPU if compiled else kernel_cases.CPU
+        sizes = kernel_case.GPU if compiled else kernel_case.CPU
         more = (
-            case for dtype in kernel_cases.DTYPES for case in hopper_grid.cases(sizes, kernel_cases.Draw(device, dtype))
+            case for dtype in kernel_case.DTYPES for case in hopper_grid.cases(sizes, kernel_case.Draw(device, dtype))
         )
         cases = chain(kernel_cases.cases(sizes, device), more)
         reason = hopper_grid.problem(device)
@@ -159,7 +159,7 @@ def run(device: str, *, cases: Iterable[Any] | None = None, progress: Progress =
         progress(1, f"{case.kernel} {case.shape}", number, len(grid))
         tier.rows.append(check(case))
     if whole_grid:
-        missing = sorted(kernel_cases.launchers() - {case.kernel for case in grid} - set(elsewhere))
+        missing = sorted(kernel_case.launchers() - {case.kernel for case in grid} - set(elsewhere))
         tier.problems += [f"kernel {name} has no case in the grid" for name in missing]
     tier.seconds = time.perf_counter() - start
     return tier

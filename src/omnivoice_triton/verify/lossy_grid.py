@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnivoice_triton.verify.kernel_cases import EPS, Case, Draw, Function, Outputs, Packed, Sizes, launcher, poison
+from omnivoice_triton.verify.kernel_case import EPS, Case, Draw, Function, Outputs, Sizes, launcher, poison
 from omnivoice_triton.verify.kernel_tier import TOLERANCE
+from omnivoice_triton.verify.packed_grid import Packed
 
 _E4M3_STEP = 0.02
 """What is allowed from the twin: a value between two e4m3 numbers may fall either way, a sixteenth of it at most."""

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnivoice_triton.verify import hopper_cases, hopper_grid, kernel_cases
-from omnivoice_triton.verify.kernel_cases import Case, Draw, Sizes
+from omnivoice_triton.verify import hopper_cases, hopper_grid, kernel_case, kernel_cases
+from omnivoice_triton.verify.kernel_case import Case, Draw, Sizes
 from omnivoice_triton.verify.planted import FAULTS
 
 Launch = tuple[str, str, Callable[[], object]]
@@ -79,9 +79,9 @@ def mode_launches(device: str) -> Iterator[Launch]:
 def grids(device: str) -> list[Sizes]:
     """The grid of `kernel_cases`, and one at each of the edges with little else in it."""
     if device == "cpu":
-        base = kernel_cases.CPU
+        base = kernel_case.CPU
         return [replace(base, rows=(1,), widths=(77,), channels=((1, 1, 1),), requests=EDGES[2])]
-    base = replace(kernel_cases.GPU, rows=(1, 65), widths=(77, 1024), channels=((1, 1, 1), (2, 33, 5001)))
+    base = replace(kernel_case.GPU, rows=(1, 65), widths=(77, 1024), channels=((1, 1, 1), (2, 33, 5001)))
     lean = replace(base, rows=(1,), widths=(77,), channels=((3, 5, 77),))
     return [base, *(replace(lean, requests=requests) for requests in EDGES)]
 
@@ -176,7 +176,7 @@ PARTS: dict[str, Callable[[str], Iterator[Launch]]] = {
 def missing(launched: set[str], device: str) -> list[str]:
     """Launchers of the package that were not launched, though `device` could."""
     elsewhere = set() if hopper_grid.problem(device) is None else set(hopper_grid.KERNELS)
-    return sorted(kernel_cases.launchers() - launched - elsewhere)
+    return sorted(kernel_case.launchers() - launched - elsewhere)
 
 
 def main(argv: list[str] | None = None) -> int:
