@@ -23,6 +23,7 @@ from omnivoice_triton.bench import (
     turbo_lengths,
     turbo_memory,
     turbo_options,
+    turbo_split,
     turbo_startup,
     turbo_throughput,
 )
@@ -121,17 +122,17 @@ def test_split_of_the_real_engine(tiny: Path) -> None:
     """Parts add up to the call, every patch is taken back, and a part that doesn't run is an error."""
     keywords: dict[str, Any] = {"text": ["Hello there."] * 2, "language": "English", "duration": 0.4, "num_step": 2}
     with BaseRunner(device="cpu", model_id=tiny, mode="turbo") as runner:
-        handle = turbo_cases.turbo_of(runner)
+        handle = turbo_split.turbo_of(runner)
 
         def generate(seed: int) -> float:
             return turbo_cases.as_list(runner.generate(seed=seed, **keywords))[0].time_ms
 
         waits: list[int] = []
-        figures = turbo_cases.split(generate, handle, 1, lambda: waits.append(1))
+        figures = turbo_split.split(generate, handle, 1, lambda: waits.append(1))
         assert len(waits) == 6
-        named = sum(figures[f"{part}_ms"] for part in (*turbo_cases.SPLIT_PARTS, "host"))
+        named = sum(figures[f"{part}_ms"] for part in (*turbo_split.SPLIT_PARTS, "host"))
         assert named == pytest.approx(figures["split_total_ms"])
-        assert all(figures[f"{part}_ms"] > 0 for part in (*turbo_cases.SPLIT_PARTS, "host"))
+        assert all(figures[f"{part}_ms"] > 0 for part in (*turbo_split.SPLIT_PARTS, "host"))
 
         requests = turbo_cases.requests_of(runner, handle, keywords)
         assert [frames for _, frames in requests] == [10, 10]
@@ -142,7 +143,7 @@ def test_split_of_the_real_engine(tiny: Path) -> None:
         for owner in (handle.engine, handle.codec, handle._finisher, handle.engine.prompts):
             assert not {"generate_tokens", "decode", "finish", "from_task"} & set(vars(owner))
         with pytest.raises(InputError, match="did not run its lm"):
-            turbo_cases.split(lambda seed: 1.0, handle, 1, lambda: None)
+            turbo_split.split(lambda seed: 1.0, handle, 1, lambda: None)
 
         figures = turbo_cases.step_figures(handle, [(5, 10), (6, 10)], 64.0)
         assert figures == {"packed_rows": 51, "requests": 2, "lm_ms_per_step": 2.0}, "unequal: no step to measure"

@@ -1,7 +1,7 @@
 """Where a call's time goes: language model, codec, post-processing, and the host's rest.
 
 Measured in calls of their own, the device synchronised around each part, which costs a little. Of turbo the parts are
-`turbo_cases.split`'s. Of the modes that run upstream's generate():
+`turbo_split.split`'s. Of the modes that run upstream's generate():
 
 - lm: from the end of the request's preparation (`_preprocess_all`) to the first `_decode_and_post_process`: prompts,
   and all decoding steps of all texts;
@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from omnivoice_triton.bench.turbo_cases import medians, replaced, split, turbo_of, with_rest
+from omnivoice_triton.bench.turbo_split import medians, replaced, split, turbo_of, with_rest
 from omnivoice_triton.speech import InputError
 
 Synchronize = Callable[[], None]

@@ -1,16 +1,15 @@
 """The five cases that turbo is judged on, beside base in one process: `python -m omnivoice_triton.bench.turbo cases`.
 
-Modes take turns as in `bench.speed`. Where turbo's time goes is measured in runs of their own, with the device
-synchronised around each part, which costs a little; the step and its floors by `engine.measure`. Memory is measured
-with one mode loaded at a time. The first case's cold call of turbo captures all its graphs.
+Modes take turns as in `bench.speed`. Where turbo's time goes is `turbo_split`'s, the step and its floors
+`engine.measure`'s. Memory is measured with one mode loaded at a time. The first case's cold call of turbo captures all
+its graphs.
 """
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,13 +18,13 @@ import numpy as np
 
 from omnivoice_triton.bench.harness import SENTENCES, reference_voice
 from omnivoice_triton.bench.turbo_floor import flop_floor_ms, packed_rows, percent_of_floor
+from omnivoice_triton.bench.turbo_split import replaced, split, turbo_of
 from omnivoice_triton.evidence import summary
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.models.turbo import TurboHandle
 from omnivoice_triton.speech import InputError, Speech
 
 STEPS = 32
-SPLIT_PARTS = ("lm", "codec", "post")
 
 Case = dict[str, Any]
 Row = dict[str, Any]
@@ -91,84 +90,6 @@ def take_turns(
     return rows
 
 
-@contextmanager
-def replaced(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Within the block `owner.name` is what `make` makes of it."""
-    own = vars(owner)
-    if name in own:
-        raise InputError(f"{name} is replaced already")
-    own[name] = make(getattr(owner, name))
-    try:
-        yield
-    finally:
-        del own[name]
-
-
-@contextmanager
-def timed_parts(turbo: TurboHandle, synchronize: Callable[[], None]) -> Iterator[dict[str, float]]:
-    """Seconds that turbo's parts take within the block, as a dict that is filled on the way: lm, codec, post."""
-    spent: dict[str, float] = {}
-
-    def timed(part: str) -> Callable[[Any], Any]:
-        def make(function: Any) -> Any:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                synchronize()
-                began = time.perf_counter()
-                result = function(*args, **kwargs)
-                synchronize()
-                spent[part] = spent.get(part, 0.0) + time.perf_counter() - began
-                return result
-
-            return run
-
-        return make
-
-    owners = ((turbo.engine, "generate_tokens"), (turbo.codec, "decode"), (turbo._finisher, "finish"))
-    with ExitStack() as stack:
-        for part, (owner, name) in zip(SPLIT_PARTS, owners, strict=True):
-            stack.enter_context(replaced(owner, name, timed(part)))
-        yield spent
-
-
-def split(
-    generate: Callable[[int], float], turbo: TurboHandle, runs: int, synchronize: Callable[[], None]
-) -> dict[str, float]:
-    """Medians of the parts in ms over `runs` calls; the host's is what is left of each call.
-
-    Args:
-        generate: speaks with a seed and gives the call's milliseconds.
-
-    Raises:
-        InputError: a part did not run: its time would be the host's.
-    """
-    seen: list[dict[str, float]] = []
-    for seed in range(runs):
-        with timed_parts(turbo, synchronize) as spent:
-            total = generate(seed)
-        missing = [part for part in SPLIT_PARTS if part not in spent]
-        if missing:
-            raise InputError(f"turbo did not run its {missing[0]}: the split means nothing")
-        seen.append(with_rest(spent, total))
-    return medians(seen)
-
-
-def with_rest(spent_s: Mapping[str, float], total_ms: float) -> dict[str, float]:
-    """One call's parts in ms, what is left of it as the host's, and the whole."""
-    parts = {f"{part}_ms": 1000.0 * spent_s[part] for part in SPLIT_PARTS}
-    return {**parts, "host_ms": total_ms - sum(parts.values()), "split_total_ms": total_ms}
-
-
-def medians(seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each figure over several calls.
-
-    Raises:
-        InputError: no call.
-    """
-    if not seen:
-        raise InputError("nothing was measured")
-    return {name: median(figures[name] for figures in seen) for name in seen[0]}
-
-
 def requests_of(runner: BaseRunner, turbo: TurboHandle, keywords: Case) -> list[tuple[int, int]]:
     """(prompt rows, frames) of each request that the case makes of the engine."""
     found: list[tuple[int, int]] = []
@@ -229,14 +150,6 @@ def turbo_figures(runner: BaseRunner, keywords: Case, warm_ms: float, runs: int)
         "audio_tokens": tokens,
         "tokens_per_s": tokens / warm_ms * 1000.0,
     }
-
-
-def turbo_of(runner: BaseRunner) -> TurboHandle:
-    """The turbo handle of a loaded runner; InputError for another mode's."""
-    turbo = runner.acceleration.turbo if runner.acceleration is not None else None
-    if turbo is None:
-        raise InputError(f"{runner!r} has no turbo engine")
-    return turbo
 
 
 def with_voice(cases: Mapping[str, Case], runner: BaseRunner) -> Iterator[tuple[str, Case]]:

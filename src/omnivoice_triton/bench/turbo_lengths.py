@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from omnivoice_triton.bench.harness import SENTENCES
-from omnivoice_triton.bench.turbo_cases import STEPS, as_list, turbo_of
+from omnivoice_triton.bench.turbo_cases import STEPS, as_list
+from omnivoice_triton.bench.turbo_split import turbo_of
 from omnivoice_triton.config import FRAME_RATE_HZ
 from omnivoice_triton.evidence import summary
 from omnivoice_triton.models.runner import BaseRunner
