@@ -13,7 +13,7 @@ from omnivoice_triton.engine.weights import fuse_linears
 from omnivoice_triton.models import loading
 from omnivoice_triton.models.acceleration import accelerate
 from omnivoice_triton.models.loading import load_for_engine, load_upstream
-from omnivoice_triton.models.parking import ENCODER_PARTS, encoder_parts
+from omnivoice_triton.models.parking import ENCODER_PARTS
 
 SMALL: dict[str, Any] = {"max_rows": 256, "max_items": 4}
 EVERYTHING = ({}, {"reference_encoder": False}, {"host_embedding": False})
@@ -47,7 +47,7 @@ def stays(name: str) -> bool:
 def test_everything_moves_but_what_stays(tiny: Path) -> None:
     """A move to another dtype stands for one to a GPU."""
     model = load_upstream(tiny, "cpu", torch.float32)
-    loading._move(model, torch.float64, {id(each) for each in (model.llm.embed_tokens, *encoder_parts(model))})
+    loading._move(model, torch.float64, loading.host_prefixes(reference_encoder=False))
     assert any(stays(name) for name in named(model))
     assert all((tensor.dtype is torch.float64) != stays(name) for name, tensor in named(model).items())
 

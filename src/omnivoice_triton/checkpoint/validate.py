@@ -96,7 +96,7 @@ def is_demo(path: str | Path) -> bool:
 def parameter_bytes(path: str | Path, dtype: object = "float32", *, without: Sequence[str] = ()) -> dict[str, int]:
     """Bytes that the weights take once loaded: `lm` at `dtype` (a name or a torch.dtype), `codec` in float32.
 
-    Tensors whose names begin with one of `without` don't count.
+    Tensors whose names in the model begin with one of `without` don't count; the codec's begin with `audio_tokenizer.`.
 
     Raises:
         InputError: no floating-point dtype of that name.
@@ -111,12 +111,13 @@ def parameter_bytes(path: str | Path, dtype: object = "float32", *, without: Seq
     if name not in widths:
         raise InputError(f"unknown dtype {dtype!r}: choose one of {', '.join(widths)}")
 
-    def count(model: Path, width: int) -> int:
+    def count(model: Path, width: int, prefix: str = "") -> int:
         headers = files.read_headers(model).items()
-        specs = [spec for tensor, spec in headers if not tensor.startswith(tuple(without))]
+        specs = [spec for tensor, spec in headers if not f"{prefix}{tensor}".startswith(tuple(without))]
         return sum(spec.size * (width if spec.dtype in _FLOATS else ITEM_BYTES.get(spec.dtype, 8)) for spec in specs)
 
-    return {"lm": count(directory, widths[name]), "codec": count(directory / files.CODEC_DIR, widths["float32"])}
+    codec = count(directory / files.CODEC_DIR, widths["float32"], f"{files.CODEC_DIR}.")
+    return {"lm": count(directory, widths[name]), "codec": codec}
 
 
 def _check_tokenizer(directory: Path, text_vocab: int) -> None:

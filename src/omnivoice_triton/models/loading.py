@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +46,31 @@ def load_for_engine(
     import torch
 
     from omnivoice_triton.engine.weights import fuse_linears
-    from omnivoice_triton.models.parking import encoder_parts
 
     model = load_upstream(path, "cpu", dtype)
     target = torch.device(device)
     if target.type == "cpu":
         return model
-    stay = [model.llm.embed_tokens] if host_embedding else []
-    if not reference_encoder:
-        stay += encoder_parts(model)
     for layer in model.llm.layers:
         fuse_linears(layer, target)
-    _move(model, target, {id(module) for module in stay})
+    _move(model, target, host_prefixes(reference_encoder=reference_encoder, host_embedding=host_embedding))
     return model
 
 
-def host_prefixes(*, reference_encoder: bool = True, host_embedding: bool = True) -> list[str]:
-    """How the names of the checkpoint's tensors begin that `load_for_engine` leaves in the host's memory."""
+def host_prefixes(*, reference_encoder: bool = True, host_embedding: bool = True) -> tuple[str, ...]:
+    """How the names of the model's tensors begin that `load_for_engine` leaves in the host's memory."""
     from omnivoice_triton.models.parking import ENCODER_PARTS
 
-    found = ["llm.embed_tokens."] if host_embedding else []
-    return found if reference_encoder else [*found, *(f"{part}." for part in ENCODER_PARTS)]
+    embedding = ("llm.embed_tokens.",) if host_embedding else ()
+    return embedding if reference_encoder else (*embedding, *(f"audio_tokenizer.{part}." for part in ENCODER_PARTS))
 
 
-def _move(module: Any, device: Any, stay: Container[int]) -> None:
-    """`module.to(device)` without the submodules whose ids are in `stay`."""
-    if id(module) in stay:
-        return
-    for child in module.children():
-        _move(child, device, stay)
-    for parameter in module.parameters(recurse=False):
-        parameter.data = parameter.data.to(device)
-    for name, buffer in list(module.named_buffers(recurse=False)):
-        setattr(module, name, buffer.to(device))
+def _move(model: Any, device: Any, stay: tuple[str, ...]) -> None:
+    """`model.to(device)` without the tensors whose names begin with one of `stay`."""
+    for name, parameter in model.named_parameters():
+        if not name.startswith(stay):
+            parameter.data = parameter.data.to(device)
+    for name, buffer in list(model.named_buffers()):
+        if not name.startswith(stay):
+            owner, _, own = name.rpartition(".")
+            setattr(model.get_submodule(owner), own, buffer.to(device))

@@ -15,19 +15,6 @@ ENCODER_PARTS = ("acoustic_encoder", "encoder_semantic", "decoder_semantic", "se
 """Parts of the codec that speaking doesn't need: 178 of 201 M weights, in float32."""
 
 
-def encoder_parts(model: Any) -> list[nn.Module]:
-    """What only encodes references.
-
-    Raises:
-        UpstreamChanged: the codec has other parts.
-    """
-    tokenizer = model.audio_tokenizer
-    missing = [name for name in ENCODER_PARTS if not isinstance(getattr(tokenizer, name, None), nn.Module)]
-    if missing:
-        raise UpstreamChanged(f"the codec has no {missing[0]}: install omnivoice>=0.2.1,<0.3")
-    return [getattr(tokenizer, name) for name in ENCODER_PARTS]
-
-
 def park_encoder(model: Any, device: torch.device) -> Callable[[], None]:
     """Move what only encodes references to the host's memory; returns what brings it to `device`, bit for bit.
 
@@ -36,7 +23,11 @@ def park_encoder(model: Any, device: torch.device) -> Callable[[], None]:
     Raises:
         UpstreamChanged: the codec has other parts.
     """
-    parts = encoder_parts(model)
+    tokenizer = model.audio_tokenizer
+    missing = [name for name in ENCODER_PARTS if not isinstance(getattr(tokenizer, name, None), nn.Module)]
+    if missing:
+        raise UpstreamChanged(f"the codec has no {missing[0]}: install omnivoice>=0.2.1,<0.3")
+    parts = [getattr(tokenizer, name) for name in ENCODER_PARTS]
 
     def move(to: torch.device) -> None:
         for part in parts:

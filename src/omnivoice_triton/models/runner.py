@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -127,7 +127,8 @@ class BaseRunner:
                 return
             path = resolve_model(self.model_id)
             options = self.engine_options
-            load, stays = load_upstream, []
+            load: Callable[..., Any] = load_upstream
+            stays: tuple[str, ...] = ()
             if self.mode.engine:
                 # Nobody else runs this model's forward, which would have to wait for the host.
                 options = {"host_embedding": True, **options}

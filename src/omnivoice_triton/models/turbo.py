@@ -28,7 +28,8 @@ from omnivoice_triton.models.seam import mark_changed
 from omnivoice_triton.models.turbo_pieces import Piece, chunk_piece, item_seed
 from omnivoice_triton.speech import InputError
 
-_BOUND = ("generate", "_generate_iterative")
+BOUND = ("generate", "_generate_iterative")
+"""What of an upstream instance is replaced."""
 
 
 @dataclass
@@ -48,7 +49,7 @@ class TurboHandle(PatchHandle):
     """The engine on one model; made by `install_turbo`. Its calls may come from several threads."""
 
     def __init__(self, model: Any, engine: Engine, decoder: CodecDecoder, graphs: CodecGraphs | None) -> None:
-        super().__init__("turbo", {"methods": len(_BOUND)})
+        super().__init__("turbo", {"methods": len(BOUND)})
         self._parts: tuple[Any, Engine, CodecDecoder, CodecGraphs | None] | None = (model, engine, decoder, graphs)
         self._finisher = Finisher(model.sampling_rate)
         self._frame_rate: int = model.audio_tokenizer.config.frame_rate  # transformers takes 25 us to look it up
@@ -286,7 +287,7 @@ class TurboHandle(PatchHandle):
 
     def _restore(self) -> None:
         model, engine, _, graphs = self._held()
-        for name in _BOUND:
+        for name in BOUND:
             model.__dict__.pop(name, None)
         engine.close()
         mark_changed(model.llm)

@@ -14,14 +14,14 @@ from omnivoice_triton.engine.engine import DEFAULT_MAX_ITEMS, DEFAULT_MAX_ROWS, 
 from omnivoice_triton.engine.fp8 import check_precision
 from omnivoice_triton.engine.noise import check_noise
 from omnivoice_triton.models.parking import park_encoder, park_text_embedding
-from omnivoice_triton.models.turbo import TurboHandle
+from omnivoice_triton.models.turbo import BOUND, TurboHandle
 from omnivoice_triton.speech import InputError, UpstreamChanged
 
 DEFAULT_CODEC_BUDGET_MB = 384
 GRANULE = 64
 """Packed rows between two of the engine's smaller buckets."""
 
-_USED = ("_preprocess_all", "_generate_chunked", "_estimate_target_tokens", "generate", "_generate_iterative")
+_USED = ("_preprocess_all", "_generate_chunked", "_estimate_target_tokens", *BOUND)
 
 
 def install_turbo(
