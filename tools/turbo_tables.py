@@ -26,8 +26,8 @@ STARTUP_NOTE = (
     "bytecode* is with `PYTHONPYCACHEPREFIX` set to a folder."
 )
 MEMORY_NOTE = (
-    "MB that torch has allocated at the peak, and that the device holds after it, one 5 s utterance; the CUDA context, "
-    "half a gigabyte on an H200, comes on top."
+    "MiB that torch has allocated at the peak, and that the device holds after it, one 5 s utterance; the CUDA context "
+    "comes on top."
 )
 
 OPTIONS_NOTE = "Options that change what is computed, in turns with exact turbo in one process; warm medians."
@@ -61,7 +61,7 @@ KOREAN = {
     "as installed": "설치된 대로",
     "with bytecode": "바이트코드 있음",
     "context": "컨텍스트",
-    MEMORY_NOTE: "torch가 할당한 최대 MB와 그 뒤 장치가 가진 MB, 5초 발화 하나. CUDA 컨텍스트(H200에서 0.5GB)는 따로.",
+    MEMORY_NOTE: "torch가 할당한 최대 MiB와 그 뒤 장치가 가진 MiB, 5초 발화 하나. CUDA 컨텍스트는 따로.",
     "tokens/s": "토큰/초",
     "rows": "행",
     "step": "스텝",

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from omnivoice_triton.verify import lossy_grid, packed_grid, unmask_grid
 from omnivoice_triton.verify.kernel_case import (
-    CPU,
     DTYPES,
     Case,
     Draw,
@@ -24,8 +23,6 @@ from omnivoice_triton.verify.kernel_case import (
     named,
     wide,
 )
-
-__all__ = ["CPU", "cases"]  # CPU: docs/contributing.md asks for a small grid in these words
 
 
 def cases(sizes: Sizes, device: str, dtypes: Sequence[torch.dtype] = DTYPES) -> Iterator[Case]:
