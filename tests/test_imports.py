@@ -59,7 +59,7 @@ def test_upstream_is_imported_without_what_it_does_not_use() -> None:
         "import sys; from omnivoice_triton.imports import quick_imports, LATE\n"
         "with quick_imports():\n    import omnivoice\n"
         "tops = {name.partition('.')[0] for name in sys.modules}\n"
-        "print(sorted(tops & {'scipy', 'sklearn'}), LATE.keys() & sys.modules)"
+        "print(sorted(tops & {'scipy', 'sklearn', 'click', 'rich'}), LATE.keys() & sys.modules)"
     )
     assert in_a_process(code).split() == ["[]", "set()"]
 
@@ -78,6 +78,16 @@ def test_what_was_put_off_works_when_it_is_called() -> None:
         "print(scipy.optimize.minimize.__name__, type(sklearn.metrics).__name__, sklearn.metrics.roc_curve.__name__)"
     )
     assert in_a_process(code).splitlines() == ["[1, 0] [0.0, 1.0, 1.0]", "minimize module roc_curve"]
+
+
+def test_the_command_line_of_httpx_still_starts() -> None:
+    pytest.importorskip("click")
+    code = (
+        "import sys; from omnivoice_triton.imports import quick_imports\n"
+        "with quick_imports():\n    import httpx\n"
+        "assert 'click' not in sys.modules; sys.argv[1:] = ['--help']; httpx.main()"
+    )
+    assert "httpx <URL>" in in_a_process(code)
 
 
 def test_another_name_is_the_real_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from omnivoice_triton.kernels import attention, fused_norm_residual, launch, rms_norm, rope, swiglu
+from omnivoice_triton.kernels import attention, fused_norm_residual, launch, quantise_keys, rms_norm, rope, swiglu
 
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -77,7 +77,7 @@ def attention_kernels(capability: int, dtype: torch.dtype, width: int) -> Iterat
     types |= {"lengths_ptr": "*i32", "k8_ptr": "*i8", "k_scale_ptr": "*fp32", "scale_log2": "fp32"}
     cut = {"HKV": 8, "D": width, "UNIT": launch.stride_unit(width), "BLOCK_N": tile.block_n}
     cut["BLOCK_D"] = tile.block_d
-    kernel = attention._quantise_keys_kernel
+    kernel = quantise_keys._quantise_keys_kernel
     keys = cut | {"MEAN_ROWS": launch.SMOOTH_ROWS}
     yield kernel.__name__, compile_for(capability, kernel, types, keys, num_warps=8, enable_fp_fusion=False)
     kernel = attention._int8_attention_kernel

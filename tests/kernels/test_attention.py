@@ -316,7 +316,8 @@ def test_runs_in_a_graph_whose_lengths_change(device: str) -> None:
 
 @pytest.mark.gpu
 def test_new_lengths_compile_nothing(device: str) -> None:
-    from omnivoice_triton.kernels.attention import _int8_attention_kernel, _quantise_keys_kernel
+    from omnivoice_triton.kernels.attention import _int8_attention_kernel
+    from omnivoice_triton.kernels.quantise_keys import _quantise_keys_kernel
 
     here = torch.cuda.current_device()
     for dim in (128, 40):

@@ -10,13 +10,9 @@ Query head h reads key/value head h // (Hq / Hkv). Item b attends over its first
 rows behind are never read (they may hold NaN) and come out as zeros.
 Source: Zhang et al., SageAttention, arXiv 2410.02367 (K smoothing, per-block INT8, 16-bit PV).
 
-Two launches: `_quantise_keys_kernel` writes K8 and sk, `_int8_attention_kernel` quantises its own block of Q and
-attends. No length is read on the host, so both can be captured in a CUDA graph. Bytes moved: K twice (and once more
-per key block, from the L2 cache, for the mean), K8 once written and S / 64 times read, Q and V and O once each.
-
-The mean is taken on a fixed-point grid, per channel: a power of two 2^-12 of the largest |K| in the first rows. Sums
-of integers have no order, so every block subtracts the same bits, and so does the PyTorch twin on any device. How
-exact the mean is matters little, since any constant is allowed.
+Two launches: `quantise_keys` writes K8 and sk, `_int8_attention_kernel` quantises its own block of Q and attends. No
+length is read on the host, so both can be captured in a CUDA graph. Bytes moved by the second: K8 S / 64 times, Q and V
+and O once each.
 """
 
 from __future__ import annotations
@@ -30,7 +26,8 @@ import triton.language as tl
 from omnivoice_triton.kernels import launch
 from omnivoice_triton.kernels.cached import Cached
 from omnivoice_triton.kernels.counter import LaunchCounter
-from omnivoice_triton.kernels.launch import INTERPRETED, SMOOTH_ROWS, device_function, loop_bound, round_to
+from omnivoice_triton.kernels.launch import INTERPRETED, loop_bound, round_to
+from omnivoice_triton.kernels.quantise_keys import int8_step, quantise_keys, to_int8
 
 MAX_HEAD_DIM = 256
 _LOG2_E = 1.4426950408889634
@@ -47,84 +44,6 @@ def launch_count() -> int:
 def reset_launch_count() -> None:
     """Start `launch_count` again at 0."""
     _launches.reset()
-
-
-@device_function
-def _quantise(x, amax):
-    """INT8 of fp32 `x` whose largest magnitude is `amax` (a scalar), rounded to nearest."""
-    inverse = tl.math.div_rn(127.0, tl.maximum(amax, 1e-30))
-    return tl.floor(x * inverse + 0.5).to(tl.int8)
-
-
-@device_function
-def _scale(amax):
-    """What one step of the INT8 values of `_quantise` is worth."""
-    return tl.math.div_rn(tl.maximum(amax, 1e-30), 127.0)
-
-
-# Strides come in units of UNIT elements and, like S, are not specialised: a new length compiles nothing.
-@triton.jit(do_not_specialize=["S", "n_blocks", "k_stride_b", "k_stride_h", "k_stride_s"])
-def _quantise_keys_kernel(
-    k_ptr,
-    lengths_ptr,
-    k8_ptr,
-    k_scale_ptr,
-    S,
-    n_blocks,
-    k_stride_b,
-    k_stride_h,
-    k_stride_s,
-    HKV: tl.constexpr,
-    D: tl.constexpr,
-    UNIT: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    MEAN_ROWS: tl.constexpr,
-):
-    """One program: one block of keys of one head; k8 (B, HKV, n_blocks * BLOCK_N, BLOCK_D), k_scale (B, HKV, n_blocks).
-
-    Every program takes the mean of the whole head again: the rows come from the L2 cache, and a third launch would
-    cost more than that at the lengths of speech.
-    """
-    block = tl.program_id(0)
-    head = tl.program_id(1)
-    item = tl.program_id(2)
-    length = tl.minimum(tl.maximum(tl.load(lengths_ptr + item), 0), S)
-    if block * BLOCK_N >= length:
-        return  # attention stops at the length: nothing reads this block
-
-    cols = tl.arange(0, BLOCK_D)
-    col_mask = (cols < D)[None, :]
-    k_head = k_ptr + (item.to(tl.int64) * k_stride_b + head.to(tl.int64) * k_stride_h) * UNIT
-    mean_rows = tl.arange(0, MEAN_ROWS)
-    mean_offsets = (mean_rows.to(tl.int64) * k_stride_s * UNIT)[:, None] + cols[None, :]
-    mean_step = tl.full((), MEAN_ROWS, tl.int64) * k_stride_s * UNIT
-
-    # The grid: p <= max|k| < 2 p with p a power of two (its exponent bits), step 2^-12 p.
-    first = tl.load(k_head + mean_offsets, mask=(mean_rows < length)[:, None] & col_mask, other=0.0).to(tl.float32)
-    largest = tl.minimum(tl.maximum(tl.max(tl.abs(first), axis=0), 2.0**-100), 2.0**100)
-    power = (largest.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
-    to_grid = tl.math.div_rn(4096.0, power)
-    total = tl.zeros((BLOCK_D,), tl.int32)
-    for start in range(0, loop_bound(length), MEAN_ROWS):
-        mask = (mean_rows < length - start)[:, None] & col_mask
-        k = tl.load(k_head + (start // MEAN_ROWS) * mean_step + mean_offsets, mask=mask, other=0.0).to(tl.float32)
-        k = tl.minimum(tl.maximum(k * to_grid[None, :], -32768.0), 32768.0)
-        total += tl.sum(tl.floor(k + 0.5).to(tl.int32), axis=0)
-    mean = tl.math.div_rn(total.to(tl.float32), length.to(tl.float32)) * (power * (1.0 / 4096.0))
-
-    rows = block * BLOCK_N + tl.arange(0, BLOCK_N)
-    mask = (rows < length)[:, None] & col_mask
-    k = tl.load(k_head + (rows.to(tl.int64) * k_stride_s * UNIT)[:, None] + cols[None, :], mask=mask, other=0.0)
-    k = tl.where(mask, k.to(tl.float32) - mean[None, :], 0.0)
-    amax = tl.max(tl.max(tl.abs(k), axis=1), axis=0)
-    slot = (item.to(tl.int64) * HKV + head) * n_blocks + block
-    k8_offsets = slot * (BLOCK_N * BLOCK_D) + tl.arange(0, BLOCK_N)[:, None] * BLOCK_D + cols[None, :]
-    tl.store(k8_ptr + k8_offsets, _quantise(k, amax))
-    tl.store(k_scale_ptr + slot, _scale(amax))
-
-
-_quantise_keys_launch = Cached(_quantise_keys_kernel)
 
 
 @triton.jit(
@@ -192,8 +111,8 @@ def _int8_attention_kernel(
     q = tl.load(q_head + (wide_rows * q_stride_s * UNIT)[:, None] + cols[None, :], mask=q_mask, other=0.0)
     q = q.to(tl.float32)
     amax = tl.max(tl.max(tl.abs(q), axis=1), axis=0)
-    q8 = _quantise(q, amax)
-    q_scale = _scale(amax) * scale_log2
+    q8 = to_int8(q, amax)
+    q_scale = int8_step(amax) * scale_log2
 
     keys = tl.arange(0, BLOCK_N)
     first_block = (item * HKV + kv_head) * n_blocks
@@ -299,43 +218,22 @@ def int8_qk_attention(
 
     tensor_cores = launch.has_tensor_cores(q.device)
     tile = launch.attention_tile(head_dim, q.dtype, tensor_cores)
-    n_blocks = launch.cdiv(length, tile.block_n)
-    k8 = torch.empty((batch, kv_heads, n_blocks * tile.block_n, tile.block_d), dtype=torch.int8, device=q.device)
-    k_scale = torch.empty((batch, kv_heads, n_blocks), dtype=torch.float32, device=q.device)
-    strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3])
+    strides = (*q.stride()[:3], *v.stride()[:3], *out.stride()[:3])
     unit = launch.stride_unit(*strides)
-    qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh = (stride // unit for stride in strides)
+    qb, qh, qs, vb, vh, vs, ob, os, oh = (stride // unit for stride in strides)
+    lengths = lengths.contiguous()
     with launch.on_device_of(q):
-        _quantise_keys_launch(
-            (n_blocks, kv_heads, batch),
-            k_ptr=k,
-            lengths_ptr=lengths if lengths.is_contiguous() else lengths.contiguous(),
-            k8_ptr=k8,
-            k_scale_ptr=k_scale,
-            S=length,
-            n_blocks=n_blocks,
-            k_stride_b=kb,
-            k_stride_h=kh,
-            k_stride_s=ks,
-            HKV=kv_heads,
-            D=head_dim,
-            UNIT=unit,
-            BLOCK_N=tile.block_n,
-            BLOCK_D=tile.block_d,
-            MEAN_ROWS=SMOOTH_ROWS,
-            num_warps=8,
-            enable_fp_fusion=False,  # contraction would round the INT8 values elsewhere than the twin does
-        )
+        k8, k_scale = quantise_keys(k, lengths, tile)
         _int8_attention_launch(
             (launch.cdiv(length, tile.block_m), q_heads, batch),
             q_ptr=q,
             k8_ptr=k8,
             k_scale_ptr=k_scale,
             v_ptr=v,
-            lengths_ptr=lengths if lengths.is_contiguous() else lengths.contiguous(),
+            lengths_ptr=lengths,
             out_ptr=out,
             S=length,
-            n_blocks=n_blocks,
+            n_blocks=k_scale.shape[2],
             q_stride_b=qb,
             q_stride_h=qh,
             q_stride_s=qs,
@@ -356,7 +254,7 @@ def int8_qk_attention(
             INT8_DOT=tensor_cores,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
-            enable_fp_fusion=False,
+            enable_fp_fusion=False,  # as for the keys
         )
     _launches.add_one()
     return out

@@ -23,11 +23,11 @@ import triton
 import triton.language as tl
 
 from omnivoice_triton.kernels import launch, tables
-from omnivoice_triton.kernels.attention import _quantise, _scale
 from omnivoice_triton.kernels.counter import LaunchCounter
 from omnivoice_triton.kernels.int8_keys import MEAN_ROWS, Int8Keys, padded_width
 from omnivoice_triton.kernels.launch import INTERPRETED, loop_bound, round_to
 from omnivoice_triton.kernels.pdl import launch_options, wait_for_inputs
+from omnivoice_triton.kernels.quantise_keys import int8_step, to_int8
 from omnivoice_triton.kernels.tiles import VarlenTile
 
 _WIDTH = tl.constexpr(tables.TILE_WIDTH)
@@ -129,8 +129,8 @@ def _packed_key_quantise_kernel(
         k = tl.where(mask, k - mean[None, :], 0.0)
         amax = tl.max(tl.max(tl.abs(k), axis=1), axis=0)
         to = values_ptr + (row * HKV + kv_head)[:, None] * BLOCK_D + d[None, :]
-        tl.store(to, _quantise(k, amax), mask=(key < length)[:, None])
-        tl.store(scales_ptr + (start + block * BLOCK_N) * HKV + kv_head, _scale(amax))
+        tl.store(to, to_int8(k, amax), mask=(key < length)[:, None])
+        tl.store(scales_ptr + (start + block * BLOCK_N) * HKV + kv_head, int8_step(amax))
 
 
 @triton.jit
@@ -172,8 +172,8 @@ def _packed_int8_attention_kernel(
     q_at = (start + query) * STRIDE + head * D
     q = tl.load(qkv_ptr + q_at[:, None] + d[None, :], mask=q_mask, other=0.0).to(tl.float32)
     amax = tl.max(tl.abs(q), axis=1)
-    q8 = _quantise(q, amax[:, None])
-    q_scale = _scale(amax) * (scale * _LOG2_E)
+    q8 = to_int8(q, amax[:, None])
+    q_scale = int8_step(amax) * (scale * _LOG2_E)
 
     v_base = qkv_ptr + start * STRIDE + (HQ + HKV + kv_head) * D
     v_dtype = qkv_ptr.dtype.element_ty
