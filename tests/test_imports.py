@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,34 @@ def test_importing_the_runners_collects_nothing_in_full() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == 0
+
+
+def test_a_model_loads_without_one(tmp_path: Path) -> None:
+    """Its tokenizer sets dozens off, each longer the more is imported already."""
+    import torch
+
+    from omnivoice_triton.checkpoint import make_checkpoint
+    from omnivoice_triton.models.loading import import_upstream, load_upstream
+
+    import_upstream("cpu")
+    path = make_checkpoint(tmp_path / "tiny", "tiny", seed=0)
+    seen: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.collect()
+    gc.callbacks.append(note)
+    try:
+        load_upstream(path, "cpu", torch.float32)
+        loading = len(seen)
+        gc.collect()
+    finally:
+        gc.callbacks.remove(note)
+    assert gc.isenabled()
+    assert len(seen) == loading + 1, "the last one must be seen"
+    assert loading < 4, "the moments before and after"
 
 
 def in_a_process(code: str) -> str:

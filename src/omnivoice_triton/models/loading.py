@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.imports import quick_imports
+from omnivoice_triton.imports import collector_at_rest, quick_imports
 from omnivoice_triton.models.gpu_context import begin_context
 
 __all__ = ["host_prefixes", "import_upstream", "load_for_engine", "load_upstream"]
@@ -31,7 +31,8 @@ def load_upstream(path: Path, device: str, dtype: Any) -> Any:
     """
     from omnivoice import OmniVoice
 
-    return OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
+    with collector_at_rest():  # a tokenizer is a million objects, too
+        return OmniVoice.from_pretrained(str(path), device_map=device, dtype=dtype).eval()
 
 
 def load_for_engine(
