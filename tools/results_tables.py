@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ TABLES: dict[str, Callable[[Say], str]] = {
     "cases": table("speed-cases", speed_tables.cases),
     "batch": table("speed-batch", speed_tables.batch),
     "grid": table("speed-batch", speed_tables.grid, more="speed-batch-32"),
+    "grid-bf16": table("speed-batch-bf16", partial(speed_tables.grid, dtype="bf16"), more="speed-batch-32-bf16"),
     "peers": table("peers", speed_tables.peers),
     "kernels": table("kernels", kernel_tables.kernels, needed=True),
     "verify": table("verify", verify_tables.tiers),

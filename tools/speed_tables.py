@@ -129,9 +129,9 @@ def _alone(row: dict[str, Any]) -> str:
     return str(row["case"]).split(" x ")[0]
 
 
-def grid(document: dict[str, Any], say: Say) -> Table:
+def grid(document: dict[str, Any], say: Say, dtype: str = "fp16") -> Table:
     """Every case in batches: how many times real time."""
-    found = [r for r in document["results"] if r["dtype"] == "fp16"]
+    found = [r for r in document["results"] if r["dtype"] == dtype]
     modes = list(dict.fromkeys(r["mode"] for r in found))
     cases = list(dict.fromkeys(_alone(r) for r in found))
     sizes = sorted({r.get("batch", 1) for r in found})
@@ -142,8 +142,8 @@ def grid(document: dict[str, Any], say: Say) -> Table:
         for size in sizes
         if any((m, case, size) in at for m in modes)
     ]
-    head = [f"{say('times real time')}, fp16", say("batch"), *modes]
-    entries = [e for e in document.get("not_measured", []) if e["dtype"] == "fp16"]
+    head = [f"{say('times real time')}, {dtype}", say("batch"), *modes]
+    entries = [e for e in document.get("not_measured", []) if e["dtype"] == dtype]
     # Without a mode it is the whole cell; with one, and a time all the same, its split that was left out.
     entries = [e for e in entries if (e.get("mode"), _alone(e), e.get("batch", 1)) not in at]
     return head, rows, _left_out(entries, say)

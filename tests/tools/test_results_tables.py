@@ -271,3 +271,19 @@ def test_a_split_that_was_left_out_leaves_no_hole_in_the_grid(
     path.write_text(json.dumps({**document, "not_measured": [split, other]}), encoding="utf-8")
     assert "Left out" not in tables.TABLES["grid"]()
     assert "Left out" not in tables.TABLES["batch"]()
+
+
+def test_bf16_has_a_grid_of_its_own(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer(tables, tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    document = json.loads((tmp_path / "speed-batch.json").read_text(encoding="utf-8"))
+    rows = [
+        {**speed_row("turbo", "en 15 s", 1, speed_x=speed), "dtype": d} for d, speed in (("fp16", 11.0), ("bf16", 22.0))
+    ]
+    missing = [{"case": "en 30 s x 8", "batch": 8, "dtype": d, "reason": "no time was left"} for d in ("fp16", "bf16")]
+    path = tmp_path / "speed-batch-bf16.json"
+    path.write_text(json.dumps({**document, "results": rows, "not_measured": missing}), encoding="utf-8")
+    table = tables.TABLES["grid-bf16"]()
+    assert "22.0x" in table
+    assert "11.0x" not in table
+    assert "Left out, with the reason in the JSON: bf16 en 30 s x 8." in table
