@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -320,17 +319,6 @@ def test_startup_with_bytecode_where_the_installation_has_none(monkeypatch: pyte
     missing = 0
     assert [row["variant"] for row in turbo_startup.measure(Path("model"), "fp16", 2)] == ["as installed"]
     assert len(turbo_startup.table(rows)) == 4
-
-
-def test_modules_without_bytecode_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "fresh.py").write_text("")
-    code = (
-        "import sys; sys.dont_write_bytecode = True; from omnivoice_triton.imports import without_bytecode\n"
-        "n = without_bytecode(); import fresh; print(without_bytecode() - n)"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert int(done.stdout) == 1
 
 
 def test_startup_child_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:

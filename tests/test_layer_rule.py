@@ -16,6 +16,7 @@ LAYERS = {
     "speech": 0,
     "audio_files": 0,
     "cuda_graphs": 0,
+    "bytecode": 0,
     "imports": 0,
     "data": 0,
     "checkpoint": 1,

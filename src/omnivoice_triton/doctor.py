@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.bytecode import without_bytecode, write_bytecode
 from omnivoice_triton.checkpoint import cache_dir, checkpoint_kind, resolve_model
 from omnivoice_triton.checkpoint.demo import DEMO
 from omnivoice_triton.checkpoint.resolve import BUILT_IN, MODEL_VARIABLE
 from omnivoice_triton.config import AUTO, HUB_MODEL_ID, MODES
-from omnivoice_triton.imports import without_bytecode
-from omnivoice_triton.speech import OmniVoiceTritonError
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 _REQUIRED = ("torch", "torchaudio", "transformers", "soundfile", "omnivoice")
 
@@ -61,6 +61,29 @@ def examine(environment: dict[str, Any]) -> dict[str, Any]:
     report |= {"model": default_model(), "caches": caches(), "without_bytecode": without_bytecode(), "extras": extras()}
     report["ok"] = bool(report["modes"]["base"]["runs"])
     return report
+
+
+def keep_bytecode() -> int:
+    """Write the bytecode of all that a start of mode turbo imports; returns of how many modules.
+
+    A tiny model of random weights says a word on the CPU, since some modules are imported no sooner.
+
+    Raises:
+        InputError: a folder can't be written.
+    """
+    from omnivoice_triton.models.loading import import_upstream
+    from omnivoice_triton.models.runner import BaseRunner
+
+    import_upstream("cpu")
+    with BaseRunner("cpu", resolve_model("tiny"), mode="turbo") as runner:
+        runner.generate("Hello.", duration=0.2, num_step=1, seed=0)
+    try:
+        return write_bytecode()
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or error} can't be written: set PYTHONPYCACHEPREFIX to a folder that can, for this and "
+            "every start"
+        ) from error
 
 
 def import_error(name: str) -> str | None:
@@ -210,8 +233,8 @@ def render(report: dict[str, Any]) -> str:
         lines.append(f"  {name:<12} {cache['path']}{free}")
     if report["without_bytecode"] >= _MANY:
         lines.append(
-            f"Bytecode: {report['without_bytecode']} modules have none, so every start compiles them, for seconds: let "
-            "Python keep it (unset PYTHONDONTWRITEBYTECODE, or set PYTHONPYCACHEPREFIX to a folder that can be written)"
+            f"Bytecode: {report['without_bytecode']} modules have none, so every start compiles them, for seconds: "
+            "`omnivoice-triton doctor --bytecode` writes it, once"
         )
     lines.append("Optional")
     lines += [f"  {name:<18} {'yes' if e['here'] else 'no':<5} {e['use']}" for name, e in report["extras"].items()]

@@ -9,7 +9,6 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 LATE = {"sklearn.metrics": "roc_curve", "scipy.optimize": "linear_sum_assignment", "httpx._main": "main"}
@@ -29,8 +28,8 @@ def quick_imports() -> Iterator[None]:
 def collector_at_rest() -> Iterator[None]:
     """No garbage collection within the block: torch and transformers make a million objects on import, which stay.
 
-    Python looks through all of them again and again meanwhile: a tenth to a fifth of the time that the imports take, and
-    more than half of the time that a tokenizer takes to load.
+    Python looks through all of them again and again meanwhile: a tenth to a fifth of the time that the imports take,
+    and up to half of the time that a tokenizer takes to load.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -60,12 +59,6 @@ def late_science() -> Iterator[None]:
         for name, module in stand_ins.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
-
-
-def without_bytecode() -> int:
-    """How many modules imported so far have no bytecode in a file: each start compiles those anew, 2 ms apiece."""
-    specs = (getattr(module, "__spec__", None) for name, module in [*sys.modules.items()] if name != "__main__")
-    return sum(not Path(cached).exists() for spec in specs if (cached := getattr(spec, "cached", None)))
 
 
 class _LateModule(types.ModuleType):

@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from omnivoice_triton.bench.harness import SENTENCES
+from omnivoice_triton.bytecode import without_bytecode
 from omnivoice_triton.evidence import summary
-from omnivoice_triton.imports import quick_imports, without_bytecode
+from omnivoice_triton.imports import quick_imports
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 STAGES = ("python", "imports", "load", "step_graphs", "codec_graphs", "first_audio")
