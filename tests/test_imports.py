@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omnivoice_triton import imports
-from omnivoice_triton.imports import collector_at_rest, late_science
+from omnivoice_triton.imports import collector_at_rest, late_imports
 
 
 def test_it_rests_and_goes_on_even_after_an_error() -> None:
@@ -122,7 +122,7 @@ def test_the_command_line_of_httpx_still_starts() -> None:
 def test_another_name_is_the_real_one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "LATE", {"json.tool": "main"})
     monkeypatch.delitem(sys.modules, "json.tool", raising=False)
-    with late_science():
+    with late_imports():
         stand_in = sys.modules["json.tool"]
         with pytest.raises(AttributeError):
             getattr(stand_in, "__path__")  # noqa: B009
@@ -136,7 +136,7 @@ def test_another_name_is_the_real_one_at_once(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_there_or_nowhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "LATE", {"json": "loads", "no_such_package.part": "f"})
     before = sys.modules["json"]
-    with late_science():
+    with late_imports():
         assert sys.modules["json"] is before
         assert "no_such_package.part" not in sys.modules
     assert sys.modules["json"] is before

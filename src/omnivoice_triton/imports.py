@@ -20,7 +20,7 @@ eleven hundred modules: a fifth of the time that all imports take."""
 @contextmanager
 def quick_imports() -> Iterator[None]:
     """Within the block garbage isn't collected, and what nothing here uses is put off."""
-    with collector_at_rest(), late_science():
+    with collector_at_rest(), late_imports():
         yield
 
 
@@ -41,7 +41,7 @@ def collector_at_rest() -> Iterator[None]:
 
 
 @contextmanager
-def late_science() -> Iterator[None]:
+def late_imports() -> Iterator[None]:
     """Within the block the functions of `LATE` are stand-ins, which import the real ones when called.
 
     Any other name is looked up in the real module at once, so that nobody gets less than what is there. A module that
