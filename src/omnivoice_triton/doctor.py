@@ -1,8 +1,8 @@
 """What can run on this machine, and what to do about what can't.
 
 `examine()` finds out, `render()` writes it down for a reader. Nothing is downloaded and no setting is changed; the
-random model, where $OMNIVOICE_TRITON_MODEL is `tiny`, is written to the cache, as its first use would. `keep_bytecode()`
-alone changes something, and is asked for by name.
+random model, where $OMNIVOICE_TRITON_MODEL is `tiny`, is written to the cache, as its first use would.
+`keep_bytecode()` alone changes something, and is asked for by name.
 """
 
 from __future__ import annotations
