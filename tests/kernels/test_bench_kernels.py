@@ -107,6 +107,10 @@ def test_refuses_what_it_cannot_measure(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.fixture
 def turbo(device: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, bench.Case]:
+    return of_turbo(device, monkeypatch, torch.float16)
+
+
+def of_turbo(device: str, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> dict[str, bench.Case]:
     """Every case that can be built here, the products with Triton tiles where no table names any."""
     tile = tiles.GemmTile(16, 64, 64, 1, 4, 2)
     steps = {
@@ -117,7 +121,7 @@ def turbo(device: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, bench.Case]
         table = Tiles(tiles.varlen_tile(128, 2, 2, 80), gemm={**steps, "qkv": ((1 << 20, tile._replace(block_n=0)),)})
         monkeypatch.setattr(gemm_cases, "tiles_of", lambda dtype, device: table)
     made = {}
-    for plan in plans(6, torch.float16, device):
+    for plan in plans(6, dtype, device):
         try:
             case = plan.build()
         except Unmeasured:
@@ -181,6 +185,21 @@ def test_wrong_kernels_of_turbo_are_not_timed(turbo: dict[str, bench.Case]) -> N
         for fault in (off_by_one, unwritten):
             with pytest.raises(bench.WrongResult, match=r"nothing is timed"):
                 bench.check(dataclasses.replace(case, triton=fault))
+
+
+def test_a_scale_that_is_off_is_seen_in_bf16(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = of_turbo(device, monkeypatch, torch.bfloat16)
+    for name, factor in (("packed_add_norm", 1.04), ("packed_attention", 1.15), ("packed_int8_attention", 1.35)):
+        case = cases[name]
+        # The interpreter multiplies bfloat16 as integers: there the twin stands for the kernel.
+        bench.check(dataclasses.replace(case, triton=case.twin) if device == "cpu" else case)
+
+        def scaled(*inputs: torch.Tensor, case: bench.Case = case, factor: float = factor) -> object:
+            out = case.twin(*inputs)
+            return tuple(each * factor for each in out) if isinstance(out, tuple) else out * factor
+
+        with pytest.raises(bench.WrongResult, match=r"nothing is timed"):
+            bench.check(dataclasses.replace(case, triton=scaled))
 
 
 def test_counts_turbos_bytes_and_operations(turbo: dict[str, bench.Case]) -> None:

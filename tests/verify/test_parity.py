@@ -277,3 +277,25 @@ def test_agreement_is_judged_where_it_is_clear() -> None:
         assert row["passed"] is passed
         assert row["clear_choices"] == 8
     assert "87.50 % of 8 clear choices" in row["problems"][-1]
+
+
+@pytest.mark.parametrize("canvas", [0, 1, 2])
+def test_what_is_no_number_fails_in_any_canvas(canvas: int) -> None:
+    torch.manual_seed(0)
+    true = [4 * torch.randn(2, 6, 5) for _ in range(3)]
+    states = [torch.randn(12, 8) for _ in range(3)]
+    base = Recording({0: states}, [x + 1e-3 * torch.randn_like(x) for x in true])
+    request = Forced("auto", None, SimpleNamespace(guidance_scale=2.0), [{}] * 3, 4)
+
+    def verdict(hidden: list[torch.Tensor], logits: list[torch.Tensor]) -> dict[str, Any]:
+        exact = Recording({}, true)
+        return parity.judge(MODES["hybrid"], Recording({0: hidden}, logits), base, exact, [request])
+
+    assert verdict(states, base.logits)["passed"]
+    broken = [x.clone() for x in states]
+    broken[canvas][3, 3] = float("nan")
+    assert "cosine nan" in verdict(broken, base.logits)["problems"][0]
+    for index in ((0, 2, 1), (slice(None), slice(None), 4)):  # one logit; the whole column of the mask's id
+        logits = [x.clone() for x in base.logits]
+        logits[canvas][index] = float("nan")
+        assert "nanx as far from fp32" in verdict(states, logits)["problems"][0]

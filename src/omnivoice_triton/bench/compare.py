@@ -26,6 +26,7 @@ IDENTITY = (
     "language",
     "voice",
     "mode",
+    "variant",
     "dtype",
     "precision",
     "shape",

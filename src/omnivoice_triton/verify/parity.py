@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from omnivoice_triton.checkpoint import is_demo
@@ -40,14 +41,24 @@ ERROR_FLOOR = 1e-6
 SENTENCE = "Hello, welcome to the OmniVoice text-to-speech system."
 
 
+def least(values: Iterable[float]) -> float:
+    """The smallest; NaN if one is NaN, which Python's own min() drops unless it comes first, or if there is none."""
+    return float(np.min([*values] or [np.nan]))
+
+
+def most(values: Iterable[float]) -> float:
+    """The largest, likewise."""
+    return float(np.max([*values] or [np.nan]))
+
+
 def judge(mode: Mode, got: Recording, base: Recording, exact: Recording, forced: Sequence[Forced]) -> dict[str, Any]:
     """Figures and verdict of one mode. `exact` is base in fp32 on the same canvases."""
     floor = MIN_COSINE_INT8 if mode.int8_qk else MIN_COSINE
     layers = {
         layer: {
-            "cosine": min(cosine(a, b) for a, b in zip(states, base.hidden[layer], strict=True)),
-            "worst_row_cosine": min(worst_row_cosine(a, b) for a, b in zip(states, base.hidden[layer], strict=True)),
-            "relative_error": max(relative_error(a, b) for a, b in zip(states, base.hidden[layer], strict=True)),
+            "cosine": least(cosine(a, b) for a, b in zip(states, base.hidden[layer], strict=True)),
+            "worst_row_cosine": least(worst_row_cosine(a, b) for a, b in zip(states, base.hidden[layer], strict=True)),
+            "relative_error": most(relative_error(a, b) for a, b in zip(states, base.hidden[layer], strict=True)),
         }
         for layer, states in got.hidden.items()
     }
@@ -74,10 +85,7 @@ def judge(mode: Mode, got: Recording, base: Recording, exact: Recording, forced:
                 "choices": z_true[..., 0].numel(),
             }
         )
-    ratio = max(
-        (s["relative_error_to_fp32"] / max(s["base_relative_error_to_fp32"], ERROR_FLOOR) for s in steps),
-        default=float("nan"),
-    )
+    ratio = most(s["relative_error_to_fp32"] / max(s["base_relative_error_to_fp32"], ERROR_FLOOR) for s in steps)
     clear = sum(s["clear_choices"] for s in steps)
     agree = sum(s["choices_agree"] * s["clear_choices"] for s in steps if s["clear_choices"])
     problems = [f"layer {k}: cosine {v['cosine']:.6f}" for k, v in layers.items() if not v["cosine"] > floor]

@@ -86,7 +86,7 @@ def waveform_error(mode: list[Said], base: list[Said]) -> dict[str, Any]:
             a, b = ours.speech.audio.astype(np.float64), theirs.speech.audio.astype(np.float64)
             same_length = a.shape == b.shape
             errors.append(float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12) if same_length else 1.0)
-    return {"utterances": len(errors), "worst": max(errors) if errors else None}
+    return {"utterances": len(errors), "worst": float(np.max(errors)) if errors else None}
 
 
 def add_naturalness(figures: Sequence[dict[str, Any]], said: Sequence[Said], scorer: Scorer) -> None:
