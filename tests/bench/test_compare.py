@@ -106,6 +106,67 @@ def test_a_check_that_breaks_is_a_regression(tmp_path: Path, capsys: pytest.Capt
     assert main(["bench", "compare", b, a]) == 0
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ({"on_target": True}, {"on_target": False}),
+        ({"problems": []}, {"problems": ["12 graphs were captured"]}),
+        ({"failures": []}, {"failures": ["out of memory"]}),
+        ({"error": None}, {"error": "no room"}),
+        ({"passed": True}, {}),
+    ],
+)
+def test_every_benchmarks_own_verdict_counts(tmp_path: Path, good: dict[str, Any], bad: dict[str, Any]) -> None:
+    a, b = (file(tmp_path, f"{n}.json", speed(**row), kind="turbo") for n, row in (("a", good), ("b", bad)))
+    assert main(["bench", "compare", a, a]) == 0
+    assert main(["bench", "compare", a, b]) == 1
+    assert main(["bench", "compare", b, a]) == 0
+
+
+def test_a_kernel_that_got_wrong_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [speed(kernel=name, mode=None) for name in ("rope", "swiglu")]
+    gone = {"kernel": "rope", "dtype": "fp16", "reason": "3 elements are wrong"}
+    a = file(tmp_path, "a.json", *rows, kind="kernels")
+    b = file(tmp_path, "b.json", rows[1], kind="kernels", not_measured=[{**gone, "wrong": True}])
+    c = file(tmp_path, "c.json", rows[1], kind="kernels", not_measured=[gone])
+    assert main(["bench", "compare", a, b]) == 1
+    assert "rope, fp16: passed before, fails now" in capsys.readouterr().out
+    assert main(["bench", "compare", a, c]) == 0, "no time was left"
+    assert main(["bench", "compare", b, b]) == 0, "wrong before"
+
+
+def test_options_of_one_case_are_told_apart(tmp_path: Path) -> None:
+    rows = [speed(50, variant="exact"), speed(90, variant="INT8 attention"), speed(40, variant="FP8")]
+    a, b = file(tmp_path, "a.json", *rows), file(tmp_path, "b.json", rows[0], rows[2])
+    assert main(["bench", "compare", b, a]) == main(["bench", "compare", a, b]) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"results": [1, 2]}, {"results": "abc"}, {"environment": []}, {"environment": {"gpus": ["x"]}}]
+)
+def test_a_file_of_another_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any]) -> None:
+    path = file(tmp_path, "a.json", speed())
+    other = tmp_path / "b.json"
+    other.write_text(json.dumps({**json.loads(Path(path).read_text()), **wrong}))
+    assert main(["bench", "compare", path, str(other)]) == 2
+    err = capsys.readouterr().err
+    assert "b.json is no result file" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_written_is_no_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = file(tmp_path, "a.json", speed())
+    for out in (tmp_path / "none" / "out.json", tmp_path):
+        assert main(["bench", "compare", a, a, "--json", str(out)]) == 2
+        assert f"{out} can't be written" in capsys.readouterr().err
+
+
+def test_times_of_nothing_are_left_out(tmp_path: Path) -> None:
+    a = file(tmp_path, "a.json", speed(), speed(case="en 15 s"))
+    b = file(tmp_path, "b.json", speed(), speed(case="en 15 s", p95_ms=0, p5_ms=0))
+    assert main(["bench", "compare", a, b]) == 0
+
+
 def test_what_makes_ratios_doubtful_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def with_gpu(name: str, gpu: str) -> str:
         return file(tmp_path, name, speed(), environment={"gpus": [{"name": gpu}], "versions": {"torch": gpu}})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -54,6 +55,11 @@ class Timing:
     p5: float
     p95: float
 
+    @property
+    def usable(self) -> bool:
+        """Whether ratios can be taken of it."""
+        return all(math.isfinite(x) and x > 0 for x in (self.median, self.p5, self.p95))
+
 
 @dataclass(frozen=True)
 class Change:
@@ -82,7 +88,7 @@ class Comparison:
 
     changes: list[Change]
     broken: list[str]
-    """Checks that passed before and fail now."""
+    """Checks that passed before and fail now, and kernels whose result is wrong now."""
     only_before: list[str]
     only_after: list[str]
     differences: list[str]
@@ -108,6 +114,11 @@ def load(path: Path) -> dict[str, Any]:
     document = read_json(path)
     if not isinstance(document, dict) or not document.get("results") or "kind" not in document:
         raise InputError(f"{path} is no result file: wanted an object with kind and results")
+    rows, environment = document["results"], document.get("environment", {})
+    whole = isinstance(rows, dict) or (isinstance(rows, list) and all(isinstance(row, dict) for row in rows))
+    gpus = environment.get("gpus", []) if isinstance(environment, dict) else None
+    if not whole or not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
+        raise InputError(f"{path} is no result file: its results or its environment are of another shape")
     return document
 
 
@@ -166,6 +177,20 @@ def judge(before: Timing, after: Timing, tolerance: float = TOLERANCE) -> str:
     return FASTER if after.p95 < before.p5 / (1 + tolerance) else NOISE
 
 
+def verdict(row: Mapping[str, Any]) -> bool | None:
+    """Whether what a row checked is right, by the name that its benchmark has for it; None if it checked nothing."""
+    for key in ("passed", "on_target"):
+        if isinstance(row.get(key), bool):
+            return bool(row[key])
+    faults = [row[key] for key in ("problems", "failures", "error") if key in row]
+    return not any(faults) if faults else None
+
+
+def refused(document: Mapping[str, Any]) -> set[str]:
+    """Rows that got no time because their result was wrong."""
+    return {label(entry) for entry in document.get("not_measured", []) if entry.get("wrong")}
+
+
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float = TOLERANCE) -> Comparison:
     """Match rows and timings.
 
@@ -180,17 +205,18 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: floa
     for name in common:
         theirs = dict(timings(new[name]))
         for metric, timing in timings(old[name]):
-            if metric in theirs and timing.p5 > 0 and timing.median > 0:
-                verdict = judge(timing, theirs[metric], tolerance)
-                changes.append(Change(name, metric, timing, theirs[metric], verdict))
-        if isinstance(old[name].get("passed"), bool):
+            if metric in theirs and timing.usable and theirs[metric].usable:
+                changes.append(Change(name, metric, timing, theirs[metric], judge(timing, theirs[metric], tolerance)))
+        was = verdict(old[name])
+        if was is not None:
             judged += 1
-            if old[name]["passed"] and new[name].get("passed") is not True:
+            if was and not verdict(new[name]):
                 broken.append(name)
     if not changes and not judged:
         raise InputError(
             f"nothing to compare: no row of the {before['kind']} files is in both with a timing or verdict"
         )
+    broken += sorted(refused(after) - refused(before))
     only_before, only_after = [n for n in old if n not in new], [n for n in new if n not in old]
     return Comparison(changes, broken, only_before, only_after, _differences(before, after))
 
@@ -265,7 +291,11 @@ def main(argv: list[str] | None = None) -> int:
         print(line)
     if options.json is not None:
         text = json.dumps(document(found), indent=1, ensure_ascii=False) + "\n"
-        options.json.write_text(text, encoding="utf-8")
+        try:
+            options.json.write_text(text, encoding="utf-8")
+        except OSError as error:  # 1 would mean a regression
+            print(f"bench.compare: {options.json} can't be written: {error.strerror}", file=sys.stderr)
+            return 2
     return 1 if found.regressions else 0
 
 
