@@ -13,9 +13,19 @@ import pytest
 
 from omnivoice_triton.checkpoint import make_checkpoint
 from omnivoice_triton.cli import main
+from omnivoice_triton.config import MODES
 from omnivoice_triton.kernels import engine_reference, swiglu
 from omnivoice_triton.speech import InputError
-from omnivoice_triton.verify import everything, kernel_case, kernel_cases, page, report, terminal
+from omnivoice_triton.verify import (
+    everything,
+    kernel_case,
+    kernel_cases,
+    model_figures,
+    page,
+    parity,
+    report,
+    terminal,
+)
 from omnivoice_triton.verify.outcome import Tier
 
 
@@ -111,6 +121,8 @@ def test_each_tier_fails_by_its_exit_code(
         (["--recogniser", "dog"], "unknown recogniser"),
         (["--scorer", "dog"], "unknown scorer 'dog': give none, auto, utmos"),
         (["--model", "./nowhere"], "does not exist"),
+        (["--seconds", "nan"], "--seconds must be 0.5 to 60"),
+        (["smoke"], "--model stands before 'smoke' and would be lost: give it after that name"),
     ],
 )
 def test_bad_input_is_two(tiny: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
@@ -144,6 +156,83 @@ def test_a_tier_of_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "nothing was checked" in (tmp_path / "page.html").read_text()
     with pytest.raises(InputError, match="nothing was measured"):
         report.make_report([], None, "cpu")
+
+
+def test_a_mode_that_raises_fails_and_the_rest_is_reported(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*args: Any, **keywords: Any) -> None:
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(engine_reference, "swiglu", fails)
+    as_json, as_html = tmp_path / "report.json", tmp_path / "report.html"
+    assert verify(tiny, "--tier", "2,3", "--json", str(as_json), "--html", str(as_html)) == 1
+    for tier in json.loads(as_json.read_text())["results"]:
+        assert {row["mode"]: row["passed"] for row in tier["rows"]} == {"base": True, "turbo": False}
+        assert tier["problems"] == ["turbo fp32: raised RuntimeError: out of memory"] or tier["problems"] == [
+            "turbo float32: raised RuntimeError: out of memory"
+        ]
+    assert "out of memory" in as_html.read_text()
+    assert "FAIL" in capsys.readouterr().out
+
+
+def finished(tier: int) -> Tier:
+    return Tier(tier, "kernels", "all", {}, rows=[{"name": "one", "passed": True, "problems": []}])
+
+
+def test_a_tier_that_raises_does_not_take_the_others_with_it() -> None:
+    def work(tier: int) -> Tier:
+        if tier == 2:
+            raise ValueError("no such layer")
+        return finished(tier)
+
+    done, interrupted = everything.run_each([1, 2, 3], work)
+    assert [(tier.number, tier.passed) for tier in done] == [(1, True), (2, False), (3, True)]
+    assert done[1].failures[0] == "raised ValueError: no such layer"
+    assert not interrupted
+
+
+def test_what_was_finished_before_ctrl_c_is_reported(
+    short_grid: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    def stop(*args: Any, **keywords: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "run", stop)
+    out = tmp_path / "report.json"
+    assert verify(tiny, "--json", str(out), device=device) == 130
+    document = json.loads(out.read_text())
+    assert [tier["passed"] for tier in document["results"]] == [True, False, False]
+    assert document["passed"] is False
+    assert document["results"][1]["problems"][0] == "interrupted before it was done"
+    out.unlink()
+    assert verify(tiny, "--tier", "2", "--json", str(out), device=device) == 130
+    assert not out.exists()  # there was nothing to keep
+
+
+def test_what_is_not_judged_or_left_open_is_said() -> None:
+    figure = {"difference": 0.01, "low": -0.02, "high": 0.04}
+    for given, shown in (("within", "]"), ("open", "] open"), ("worse", "] WORSE"), ("not judged", "] not judged")):
+        assert report._comparison({**figure, "verdict": given}).endswith(shown)
+    row = {
+        **model_figures.nothing_of(MODES["hybrid_sage"], "x"),
+        "dtype": "fp16",
+        "logit_error_ratio": 3.0,
+        "choices_agree": 0.9,
+        "clear_choices": 10,
+        "not_judged": list(model_figures.NOT_OF_INT8),
+    }
+    (table,) = report.tables({"results": [{**Tier(2, "m", "w", {}, rows=[row]).document(), "rows": [row]}]})[1:]
+    assert "3.00x (not judged)" in table.rows[0]
+    assert "90.000 % of 10 (not judged)" in table.rows[0]
+
+
+def test_thresholds_are_in_every_report(capsys: pytest.CaptureFixture[str]) -> None:
+    tier = Tier(1, "kernels", "all", {"error": {"float16": 0.002}, "rule": "equal"}, rows=[])
+    document = report.make_report([tier], None, "cpu")
+    terminal.show(document)
+    assert "threshold: error: float16 0.002" in capsys.readouterr().out
+    assert "error: float16 0.002" in page.render(document)
 
 
 def test_html_escapes_what_it_is_given() -> None:

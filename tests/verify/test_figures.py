@@ -38,6 +38,12 @@ def test_only_an_interval_beyond_the_margin_fails() -> None:
     assert not unsure.failed
 
 
+def test_a_difference_that_is_no_number_is_a_failure() -> None:
+    lost = compare(np.array([0.1, float("nan"), 0.1]), np.full(3, 0.1))
+    assert lost.failed
+    assert lost.document()["verdict"] == "worse"
+
+
 def test_pairing_removes_what_utterances_share() -> None:
     """Utterances differ by 10, the modes by 0.2: only paired differences see it."""
     base = np.linspace(0, 10, 12)

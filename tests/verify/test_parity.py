@@ -18,7 +18,7 @@ from omnivoice_triton.engine.codec import CodecDecoder
 from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.kernels import engine_reference, unmask_reference
 from omnivoice_triton.models import layers
-from omnivoice_triton.verify import engine_checks, parity
+from omnivoice_triton.verify import engine_checks, model_figures, parity
 from omnivoice_triton.verify.compare import cosine, relative_error, screened_agreement, worst_row_cosine
 from omnivoice_triton.verify.recording import Forced, Recording, force
 
@@ -273,7 +273,9 @@ def test_agreement_is_judged_where_it_is_clear() -> None:
     swapped = (true + 0.01).clone()
     swapped[0, 0] = swapped[0, 0].roll(1)
     for logits, passed in ((true + 0.01, True), (swapped, False)):
-        row = parity.judge(MODES["triton"], Recording({0: [true]}, [logits]), base, Recording({}, [true]), [request])
+        row = model_figures.judge(
+            MODES["triton"], Recording({0: [true]}, [logits]), base, Recording({}, [true]), [request]
+        )
         assert row["passed"] is passed
         assert row["clear_choices"] == 8
     assert "87.50 % of 8 clear choices" in row["problems"][-1]
@@ -289,7 +291,7 @@ def test_what_is_no_number_fails_in_any_canvas(canvas: int) -> None:
 
     def verdict(hidden: list[torch.Tensor], logits: list[torch.Tensor]) -> dict[str, Any]:
         exact = Recording({}, true)
-        return parity.judge(MODES["hybrid"], Recording({0: hidden}, logits), base, exact, [request])
+        return model_figures.judge(MODES["hybrid"], Recording({0: hidden}, logits), base, exact, [request])
 
     assert verdict(states, base.logits)["passed"]
     broken = [x.clone() for x in states]
@@ -299,3 +301,18 @@ def test_what_is_no_number_fails_in_any_canvas(canvas: int) -> None:
         logits = [x.clone() for x in base.logits]
         logits[canvas][index] = float("nan")
         assert "nanx as far from fp32" in verdict(states, logits)["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "0"], "--steps must be at least 1, not 0"),
+        (["--keep", "0"], "--keep must be at least 1, not 0"),
+        (["--seconds", "nan"], "--seconds must be 0.1 to 60, not nan"),
+        (["--seconds", "-3"], "--seconds must be 0.1 to 60, not -3.0"),
+        (["--text", " "], "--text is empty"),
+    ],
+)
+def test_bad_flags_are_two(tiny: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str) -> None:
+    assert run(tiny, *flags) == 2
+    assert message in capsys.readouterr().err

@@ -135,6 +135,14 @@ def test_planted_fault_fails(
     assert any(seen_as in problem for problem in tier.failures), tier.failures
 
 
+def test_samples_that_were_not_compared_are_said(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("were not compared" in note for note in run(tiny).notes)
+    noise_reused(monkeypatch)
+    assert "turbo in float32: no utterance has all of base's tokens, so samples were not compared with base's" in (
+        run(tiny).notes
+    )
+
+
 def test_base_that_is_not_upstream_is_seen(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = BaseRunner.generate
     monkeypatch.setattr(BaseRunner, "generate", lambda self, *a, seed, **k: generate(self, *a, seed=seed + 1, **k))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
+from omnivoice_triton.speech import InputError
+
 BENCHES = ("kernels", "speed", "soak", "turbo", "peers", "compare")
 CHECKS = ("parity", "smoke", "sanitize")
 
@@ -31,10 +33,23 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 def run_verify(args: argparse.Namespace) -> int:
     """Run the tiers, or a check; the exit code is the verdict."""
     if args.what is not None:
+        _refuse_flags_before(args)
         return _run(f"omnivoice_triton.verify.{args.what}", args.rest)
     from omnivoice_triton.verify import everything
 
     return everything.run(args)
+
+
+def _refuse_flags_before(args: argparse.Namespace) -> None:
+    """Flags of the tiers, given before a check's name, would not reach the check."""
+    from omnivoice_triton.verify import everything
+
+    tiers = argparse.ArgumentParser(add_help=False)
+    everything.add_arguments(tiers)
+    for action in tiers._actions:
+        if getattr(args, action.dest) != action.default:
+            name = action.option_strings[-1]
+            raise InputError(f"{name} stands before {args.what!r} and would be lost: give it after that name")
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from omnivoice_triton.kernels.launch import SMOOTH_ROWS, attention_tile, has_tensor_cores
+from omnivoice_triton.kernels.launch import SMOOTH_ROWS, AttentionTile, attention_tile, has_tensor_cores
 
 _LOG2_E = 1.4426950408889634
 
@@ -101,6 +101,21 @@ def _quantise_blocks(x: Tensor, block: int) -> tuple[Tensor, Tensor]:
     return torch.floor(x * inverse + 0.5), amax / most
 
 
+def _whole_keys(k: Tensor, lengths: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Smoothed keys as whole numbers, and their scales, of wide k (B, H, S, D) whose padding rows are zero."""
+    smooth = torch.where(_valid_rows(k, lengths), k - smoothing_mean(k, lengths), 0.0)
+    return _quantise_blocks(F.pad(smooth, (0, 0, 0, -k.shape[2] % block)), block)
+
+
+def quantise_keys(k: Tensor, lengths: Tensor, tile: AttentionTile) -> tuple[Tensor, Tensor]:
+    """Twin of `quantise_keys.quantise_keys`; scales of float64 keys are float64, and zeros lie behind a length."""
+    wide = _wide(k.dtype)
+    lengths = lengths.clamp(0, k.shape[2])
+    zero = torch.zeros((), dtype=wide, device=k.device)
+    whole, scale = _whole_keys(torch.where(_valid_rows(k, lengths), k.to(wide), zero), lengths, tile.block_n)
+    return F.pad(whole, (0, tile.block_d - k.shape[3])).to(torch.int8), scale
+
+
 def int8_qk_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, scale: float | None = None) -> Tensor:
     """Twin of the kernel of that name, block for block: (B, S, Hq, D) of q (B, Hq, S, D), k and v (B, Hkv, S, D)."""
     batch, q_heads, length, head_dim = q.shape
@@ -116,8 +131,7 @@ def int8_qk_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, scale
     def pad(x: Tensor, block: int) -> Tensor:
         return F.pad(x, (0, 0, 0, -x.shape[2] % block))
 
-    k = torch.where(valid, k - smoothing_mean(k, lengths), zero)
-    k8, k_scale = _quantise_blocks(pad(k, tile.block_n), tile.block_n)
+    k8, k_scale = _whole_keys(k, lengths, tile.block_n)
     q8, q_scale = _quantise_blocks(pad(q, tile.block_m), tile.block_m)
     q8 = q8[:, :, :length]
     softmax_scale = (head_dim**-0.5 if scale is None else float(scale)) * _LOG2_E

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.config import MODES
 from omnivoice_triton.speech import InputError
+from omnivoice_triton.verify.outcome import Progress, Tier, raised
 
-TIERS = (1, 2, 3)
+NAMES = {1: "kernels", 2: "model", 3: "speech"}
+TIERS = tuple(NAMES)
 PASSED, FAILED = 0, 1
 STDOUT = "-"
 PROGRESS_MARK = "progress "
@@ -139,46 +141,42 @@ def run(options: argparse.Namespace) -> int:
         sentences = _sentences(options.sentences, model, on_cpu)
         recogniser = load_recogniser(options.recogniser, device, demo=is_demo(model))
         scorer = load_scorer(options.scorer, device)
-    done = []
     steps = options.steps or (8 if on_cpu else 32)
-    with _progress(options.progress) as progress:
-        for tier in tiers:
-            if tier == 1:
-                done.append(kernel_tier.run(device, progress=progress))
-                continue
-            assert model is not None
-            if tier == 2:
-                done.append(
-                    parity.run(
-                        model,
-                        usable,
-                        device=device,
-                        dtypes=dtypes or parity.default_dtypes(device),
-                        seconds=options.seconds or (1.0 if on_cpu else 5.0),
-                        steps=steps,
-                        keep=8,
-                        layers=None if options.all_layers else parity.LAYERS,
-                        progress=progress,
-                    )
-                )
-                continue
-            from omnivoice_triton.verify import speech_tier
 
-            done.append(
-                speech_tier.run_dtypes(
-                    model,
-                    usable,
-                    device=device,
-                    dtypes=spoken,
-                    sentences=sentences,
-                    steps=steps,
-                    recogniser=recogniser,
-                    scorer=scorer,
-                    reference=None if options.ref_audio is None else (str(options.ref_audio), options.ref_text),
-                    samples=options.samples,
-                    progress=progress,
-                )
+    def work(tier: int, progress: Progress) -> Tier:
+        if tier == 1:
+            return kernel_tier.run(device, progress=progress)
+        assert model is not None
+        if tier == 2:
+            return parity.run(
+                model,
+                usable,
+                device=device,
+                dtypes=dtypes or parity.default_dtypes(device),
+                seconds=options.seconds or (1.0 if on_cpu else 5.0),
+                steps=steps,
+                keep=8,
+                layers=None if options.all_layers else parity.LAYERS,
+                progress=progress,
             )
+        from omnivoice_triton.verify import speech_tier
+
+        return speech_tier.run_dtypes(
+            model,
+            usable,
+            device=device,
+            dtypes=spoken,
+            sentences=sentences,
+            steps=steps,
+            recogniser=recogniser,
+            scorer=scorer,
+            reference=None if options.ref_audio is None else (str(options.ref_audio), options.ref_text),
+            samples=options.samples,
+            progress=progress,
+        )
+
+    with _progress(options.progress) as progress:
+        done, interrupted = run_each(tiers, lambda tier: work(tier, progress))
     to_stdout = options.json == STDOUT
     document = make_report(done, model, device, None if to_stdout or not options.json else Path(options.json))
     if options.html is not None:
@@ -187,7 +185,39 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(document, ensure_ascii=False))
     else:
         terminal.show(document)
+    if interrupted:
+        raise KeyboardInterrupt
     return PASSED if document["passed"] else FAILED
+
+
+def run_each(tiers: Sequence[int], work: Callable[[int], Tier]) -> tuple[list[Tier], bool]:
+    """Run tier after tier; one that raises is reported as failed, and so are those that Ctrl-C cut off.
+
+    Returns:
+        The tiers, and whether Ctrl-C ended them: what was finished by then is worth a report.
+
+    Raises:
+        InputError: the first tier can't follow what was asked for.
+        KeyboardInterrupt: Ctrl-C before a tier was finished.
+    """
+    done: list[Tier] = []
+    for tier in tiers:
+        try:
+            done.append(work(tier))
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            cut = [number for number in tiers if number >= tier]
+            return done + [_unfinished(number, "interrupted before it was done") for number in cut], True
+        except Exception as error:
+            if not done and isinstance(error, InputError):
+                raise
+            done.append(_unfinished(tier, raised(error)))
+    return done, False
+
+
+def _unfinished(tier: int, problem: str) -> Tier:
+    return Tier(tier, NAMES[tier], "not finished", {}, problems=[problem])
 
 
 def _means_gpu(device: str) -> bool:

@@ -97,21 +97,37 @@ class Case:
     """Factor on the tolerance against the twin: sums over thousands in another order, quantisation steps."""
     approximation: float = 0.0
     """How far from float64 the twin may be by design (INT8), beyond rounding."""
+    strict: frozenset[str] = frozenset()
+    """Outputs that `slack` and `approximation` don't loosen: a sum beside a result that is quantised."""
     multiplies: bool = False
     """Whether it multiplies matrices in its own dtype: Triton's interpreter can't in bfloat16."""
 
 
 def launchers() -> set[str]:
-    """Names of every launcher in the kernels package, found by looking: nobody keeps a list."""
+    """Names of every launcher in the kernels package, found by looking: nobody keeps a list.
+
+    Public functions that launch a Triton kernel of their module themselves, or are named `triton_…` or `hopper_…`.
+    """
     found: set[str] = set()
     package = importlib.import_module(PACKAGE)
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"{PACKAGE}.{info.name}")
         for name, value in vars(module).items():
-            ours = inspect.isfunction(value) and value.__module__ == module.__name__
-            if ours and (name.startswith(("triton_", "hopper_")) or name == "int8_qk_attention"):
+            if not inspect.isfunction(value) or value.__module__ != module.__name__ or name.startswith("_"):
+                continue
+            if name.startswith(("triton_", "hopper_")) or _launches(value):
                 found.add(name)
     return found
+
+
+def _launches(function: Any) -> bool:
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    from omnivoice_triton.kernels.cached import Cached
+
+    named_in_code = (function.__globals__.get(name) for name in function.__code__.co_names)
+    return any(isinstance(value, (Cached, JITFunction, InterpretedFunction)) for value in named_in_code)
 
 
 def launcher(module: str, name: str) -> Callable[[], Function]:

@@ -21,6 +21,7 @@ _E4M3_ERROR = 0.04
 def cases(sizes: Sizes, draw: Draw) -> Iterator[Case]:
     """Every such kernel."""
     yield from _fp8(sizes, draw)
+    yield from _keys(sizes, draw)
     yield from _int8(sizes, draw)
 
 
@@ -74,11 +75,39 @@ def _fp8(sizes: Sizes, draw: Draw) -> Iterator[Case]:
                 ("triton_add_norm_quantise", add, ref.add_norm_quantise, add_exactly),
                 ("triton_swiglu_quantise", swiglu, ref.swiglu_quantise, swiglu_exactly),
             )
+            label = f"{rows} x {width}"
             for name, run, twin, exact in plans:
-                get = launcher("fp8", name)
-                yield Case(
-                    name, f"{rows} x {width}", draw.dtype, run, get, twin, exact, slack, approximation=_E4M3_ERROR
-                )
+                get, plain_sum = launcher("fp8", name), frozenset({"residual"})
+                yield Case(name, label, draw.dtype, run, get, twin, exact, slack, _E4M3_ERROR, plain_sum)
+
+
+def _keys(sizes: Sizes, draw: Draw) -> Iterator[Case]:
+    from omnivoice_triton.kernels import reference as ref
+    from omnivoice_triton.kernels.launch import attention_tile
+
+    kv, dim = sizes.kv_heads, sizes.head_dim
+    tile = attention_tile(dim, draw.dtype)
+    for rows in sizes.rows:
+        # Not at rest around zero: the mean is what is smoothed away.
+        k = draw.normal(rows, 2, rows, kv, dim).add(2.0).transpose(1, 2)
+        lengths = torch.tensor([rows, (rows + 1) // 2], dtype=torch.int32, device=draw.device)
+        written = [-(-n // tile.block_n) for n in lengths.tolist()]
+
+        def quantise(
+            function: Function, k: Tensor = k, lengths: Tensor = lengths, written: list[int] = written
+        ) -> Outputs:
+            whole, scale = function(k, lengths, tile)
+            return {
+                "values": torch.cat([whole[i, :, : n * tile.block_n] for i, n in enumerate(written)], dim=1),
+                "scales": torch.cat([scale[i, :, :n] for i, n in enumerate(written)], dim=1),
+            }
+
+        def exactly(quantise: Any = quantise, k: Tensor = k) -> Outputs:
+            done: Outputs = quantise(ref.quantise_keys, k.double())
+            return done
+
+        get = launcher("quantise_keys", "quantise_keys")
+        yield Case("quantise_keys", f"2 x {kv} x {rows} x {dim}", draw.dtype, quantise, get, ref.quantise_keys, exactly)
 
 
 def _int8(sizes: Sizes, draw: Draw) -> Iterator[Case]:

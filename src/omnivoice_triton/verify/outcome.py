@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NOTHING = "nothing was checked"
+NOT_JUDGED = "not judged"
+"""In place of a verdict, of a figure that is shown only."""
 
 Progress = Callable[[int, str, int, int], None]
 """Told (tier, what comes next, done, all) before each piece of work."""
@@ -71,3 +73,8 @@ class Tier:
 
 def quiet(tier: int, what: str, done: int, total: int) -> None:
     """A `Progress` that tells nobody."""
+
+
+def raised(error: BaseException) -> str:
+    """A problem in one line, of what was raised where a figure was wanted."""
+    return f"raised {type(error).__name__}: {' '.join(str(error).split())}"[:400]

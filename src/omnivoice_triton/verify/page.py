@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.verify.report import Table, headline, tables, verdict
+from omnivoice_triton.verify.report import Table, headline, tables, threshold_lines, verdict
 
 _STYLE = """
 :root { color-scheme: light dark; --good: #17803d; --bad: #c02626; --line: #8884; }
@@ -38,8 +38,8 @@ def render(document: dict[str, Any]) -> str:
         lines = [f"<li>{escape(note)}</li>" for note in tier["notes"]]
         lines += [f'<li class="bad">{escape(problem)}</li>' for problem in tier["problems"]]
         parts.append(f"<h2>Tier {tier['tier']}: notes and failures</h2><ul>{''.join(lines) or '<li>none</li>'}</ul>")
-        thresholds = escape(json.dumps(tier["thresholds"], indent=1, ensure_ascii=False))
-        parts.append(f"<details><summary>thresholds</summary><pre>{thresholds}</pre></details>")
+        thresholds = escape("\n".join(threshold_lines(tier)))
+        parts.append(f"<details open><summary>thresholds</summary><pre>{thresholds}</pre></details>")
     machine = escape(json.dumps(document["environment"], indent=1, ensure_ascii=False))
     parts.append(f"<details><summary>machine and versions</summary><pre>{machine}</pre></details></body></html>\n")
     return "\n".join(parts)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.evidence import write_json
-from omnivoice_triton.verify.outcome import Tier
+from omnivoice_triton.verify.outcome import NOT_JUDGED, Tier
 
 KIND = "verify"
 MAX_PROBLEMS = 20
@@ -102,9 +102,12 @@ def _kernel_table(tier: dict[str, Any]) -> Table:
     for (kernel, dtype), members in groups.items():
         worst = [max((m[key] for m in members if m.get(key) is not None), default=None) for key in keys]
         failed = sum(not member["passed"] for member in members)
-        rows.append([kernel, dtype, str(len(members)), *(_number(w) for w in worst), verdict(not failed)])
+        allowed = max((m["allowed_to_twin"] for m in members if "allowed_to_twin" in m), default=None)
+        figures = [_number(worst[0]), _number(allowed), *(_number(w) for w in worst[1:])]
+        rows.append([kernel, dtype, str(len(members)), *figures, verdict(not failed)])
         bad.append(bool(failed))
-    head = ["kernel", "dtype", "cases", "error to twin", "largest", "error to fp64", "twin's to fp64", "unequal", ""]
+    head = ["kernel", "dtype", "cases", "error to twin", "allowed", "largest", "error to fp64", "twin's to fp64"]
+    head += ["unequal", ""]
     return Table("Tier 1: kernels", head, rows, bad)
 
 
@@ -122,13 +125,16 @@ def _model_table(tier: dict[str, Any]) -> Table:
             f"{states[x]['cosine']:.6f} / {states[x]['relative_error']:.1e}" if x in states else "-" for x in layers
         ]
         agree = row["choices_agree"]
+        ratio = row["logit_error_ratio"]
+        unheld = {name: f" ({NOT_JUDGED})" for name in row.get("not_judged", ())}
+        shares = "-" if agree is None else f"{100 * agree:.3f} % of {row['clear_choices']}"
         rows.append(
             [
                 row["mode"],
                 row["dtype"],
                 *cosines,
-                f"{row['logit_error_ratio']:.2f}x",
-                "-" if agree is None else f"{100 * agree:.3f} % of {row['clear_choices']}",
+                "-" if ratio is None else f"{ratio:.2f}x{unheld.get('logit_error_ratio', '')}",
+                f"{shares}{unheld.get('choices_agree', '') if agree is not None else ''}",
                 *own,
                 verdict(row["passed"]),
             ]
@@ -150,6 +156,23 @@ SPEECH_HEADS = {
 }
 
 
+def _comparison(figure: dict[str, Any]) -> str:
+    """A difference, its interval, and the verdict on it unless that is `within`."""
+    said = {"within": "", "worse": " WORSE", "open": " open"}.get(figure["verdict"], f" {figure['verdict']}")
+    return f"{figure['difference']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}]{said}"
+
+
+def threshold_lines(tier: dict[str, Any]) -> list[str]:
+    """What the tier was held to, a line each."""
+    return [f"{name}: {_plain(value)}" for name, value in tier["thresholds"].items()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _speech_table(tier: dict[str, Any]) -> Table:
     names = [name for name in SPEECH_HEADS if any(name in row["comparisons"] for row in tier["rows"])]
     rows = []
@@ -157,9 +180,7 @@ def _speech_table(tier: dict[str, Any]) -> Table:
         cells = []
         for name in names:
             figure = row["comparisons"].get(name)
-            cells.append(
-                f"{figure['difference']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}]" if figure else "-"
-            )
+            cells.append(_comparison(figure) if figure else "-")
         waveform = row.get("waveform_where_tokens_equal", {})
         rows.append(
             [
@@ -174,5 +195,5 @@ def _speech_table(tier: dict[str, Any]) -> Table:
         )
     head = ["mode", "dtype", "utterances", *(SPEECH_HEADS[name] for name in names)]
     head += ["tokens of base", "samples where tokens equal", ""]
-    title = "Tier 3: speech (mean difference from base and its 95 % interval)"
+    title = "Tier 3: speech (mean difference from base and its 95 % interval; open: part of it is beyond the margin)"
     return Table(title, head, rows, [not row["passed"] for row in tier["rows"]])

@@ -18,7 +18,8 @@ from omnivoice_triton.config import MODES
 from omnivoice_triton.evidence import default_model, write_json
 from omnivoice_triton.models.availability import check_device, unavailable_reason
 from omnivoice_triton.models.runner import BaseRunner
-from omnivoice_triton.speech import OmniVoiceTritonError, Speech
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError, Speech
+from omnivoice_triton.verify.outcome import raised
 
 SENTENCE = {"text": "Hello, welcome to the OmniVoice text-to-speech system.", "language": "English"}
 
@@ -38,7 +39,9 @@ def voices(seconds: float) -> dict[str, dict[str, Any]]:
 def check(speech: Speech, again: Speech, seconds: float) -> list[str]:
     """What is wrong with a result, in words."""
     wrong = []
-    if not np.isfinite(speech.audio).all():
+    if not speech.audio.size:
+        wrong.append("no samples")
+    elif not np.isfinite(speech.audio).all():
         wrong.append("not finite")
     elif np.abs(speech.audio).max() < 0.01:
         wrong.append("silent")
@@ -73,23 +76,30 @@ def path_taken(runner: BaseRunner) -> list[str]:
 
 def run_mode(path: Path, mode: str, device: str, dtype: str, seconds: float, steps: int) -> list[dict[str, Any]]:
     """One row a voice."""
-    rows = []
-    with BaseRunner(device=device, model_id=path, dtype=dtype, mode=mode) as runner:
-        for voice, keywords in voices(seconds).items():
-            speech, again = (runner.generate(seed=1, num_step=steps, **keywords) for _ in range(2))
-            wrong = check(speech, again, seconds) + path_taken(runner)
-            rows.append(
-                {
-                    "mode": mode,
-                    "voice": voice,
-                    "dtype": str(runner.dtype).removeprefix("torch."),
-                    "audio_s": speech.audio_s,
-                    "warm_ms": again.time_ms,
-                    "peak": float(np.abs(speech.audio).max()),
-                    "passed": not wrong,
-                    "problems": wrong,
-                }
-            )
+    rows: list[dict[str, Any]] = []
+    said = voices(seconds)
+    try:
+        with BaseRunner(device=device, model_id=path, dtype=dtype, mode=mode) as runner:
+            for voice, keywords in said.items():
+                speech, again = (runner.generate(seed=1, num_step=steps, **keywords) for _ in range(2))
+                wrong = check(speech, again, seconds) + path_taken(runner)
+                rows.append(
+                    {
+                        "mode": mode,
+                        "voice": voice,
+                        "dtype": str(runner.dtype).removeprefix("torch."),
+                        "audio_s": speech.audio_s,
+                        "warm_ms": again.time_ms,
+                        "peak": float(np.abs(speech.audio).max(initial=0.0)),
+                        "passed": not wrong,
+                        "problems": wrong,
+                    }
+                )
+    except InputError:
+        raise  # what was asked for can't be done: no finding about the mode
+    except Exception as error:
+        voice = list(said)[len(rows)] if len(rows) < len(said) else "end"
+        rows.append({"mode": mode, "voice": voice, "dtype": dtype, "passed": False, "problems": [raised(error)]})
     return rows
 
 
@@ -105,6 +115,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(argv)
     try:
+        if options.steps < 1:
+            raise InputError(f"--steps must be at least 1, not {options.steps}")
+        if not 0.1 <= options.seconds <= 60:
+            raise InputError(f"--seconds must be 0.1 to 60, not {options.seconds}")
         device = check_device(options.device)
         path = default_model(options.model, device)
         modes = options.modes or [name for name, mode in MODES.items() if unavailable_reason(mode, device) is None]
@@ -117,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for row in rows:
         verdict = "PASS" if row["passed"] else f"FAIL ({'; '.join(row['problems'])})"
-        print(f"{row['mode']:12} {row['voice']:7} {row['audio_s']:.2f} s in {row['warm_ms']:.0f} ms  {verdict}")
+        took = f"{row['audio_s']:.2f} s in {row['warm_ms']:.0f} ms" if "audio_s" in row else "-"
+        print(f"{row['mode']:12} {row['voice']:7} {took}  {verdict}")
     if not rows:
         print("FAIL: nothing ran")
     return 0 if rows and all(row["passed"] for row in rows) else 1

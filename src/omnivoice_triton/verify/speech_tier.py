@@ -19,7 +19,7 @@ from omnivoice_triton.config import MODES
 from omnivoice_triton.models.availability import resolve_dtype
 from omnivoice_triton.speech import OmniVoiceTritonError
 from omnivoice_triton.verify import sample_files, statistics
-from omnivoice_triton.verify.outcome import Progress, Tier, quiet
+from omnivoice_triton.verify.outcome import NOT_JUDGED, Progress, Tier, quiet, raised
 from omnivoice_triton.verify.recognise import Recogniser, knows
 from omnivoice_triton.verify.scorer import Scorer, reason_for_none
 from omnivoice_triton.verify.sentences import material
@@ -36,7 +36,6 @@ from omnivoice_triton.verify.speech_figures import (
 
 OF_SPEECH = {"cer", "naturalness"}
 """Figures that mean nothing of the noise that random weights make: shown, not judged."""
-NOT_JUDGED = "not judged"
 
 
 def run(
@@ -126,7 +125,8 @@ def run(
     same = is_upstreams(session)
     wrong = broken(base, session.utterances) + ([] if same else ["base's tokens are not upstream's own"])
     tier.rows.append(_row("base", resolved, {}, base, wrong, {"tokens_are_upstreams": same}))
-    for mode in others:
+
+    def judged(mode: str) -> dict[str, Any]:
         said = speak(session, mode)
         paired = session.kept[mode] = speak(session, mode, noise="torch") if MODES[mode].engine else said
         figures = [
@@ -152,7 +152,17 @@ def run(
             name: {**comparison.document(), **({"verdict": NOT_JUDGED} if name in not_judged else {})}
             for name, comparison in found.items()
         }
-        tier.rows.append(_row(mode, resolved, documents, said, wrong, extra))
+        if waveform["worst"] is None:
+            tier.notes.append(
+                f"{mode} in {resolved}: no utterance has all of base's tokens, so samples were not compared with base's"
+            )
+        return _row(mode, resolved, documents, said, wrong, extra)
+
+    for mode in others:
+        try:
+            tier.rows.append(judged(mode))
+        except Exception as error:  # the other modes' figures are still worth their time
+            tier.rows.append(_row(mode, resolved, {}, [], [raised(error)], {}))
     if not others:
         tier.problems.append("no mode was compared with base: name one")
     tier.details["utterances"] = [

@@ -38,7 +38,9 @@ class Comparison:
 
     @property
     def failed(self) -> bool:
-        """Whether the whole interval is worse than base by more than the margin."""
+        """Whether the whole interval is worse than base by more than the margin, or is no interval of numbers."""
+        if not np.isfinite([self.difference, self.low, self.high]).all():
+            return True
         too_high, too_low = self.low > self.margin, self.high < -self.margin
         return {
             HIGHER_IS_WORSE: too_high,

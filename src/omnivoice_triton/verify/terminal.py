@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any
 
 from omnivoice_triton.verify.outcome import Progress, quiet
-from omnivoice_triton.verify.report import MAX_PROBLEMS, headline, tables, verdict
+from omnivoice_triton.verify.report import MAX_PROBLEMS, headline, tables, threshold_lines, verdict
 
 
 def show(document: dict[str, Any], file: IO[str] | None = None) -> None:
@@ -27,6 +27,8 @@ def show(document: dict[str, Any], file: IO[str] | None = None) -> None:
             drawn.add_row(*row, style="red" if bad else None)
         console.print(drawn)
     for tier in document["results"]:
+        for line in threshold_lines(tier):
+            console.print(f"tier {tier['tier']} threshold: {line}", markup=False, style="dim")
         for note in tier["notes"]:
             console.print(f"tier {tier['tier']}: {note}", markup=False, style="dim")
         for problem in tier["problems"][:MAX_PROBLEMS]:

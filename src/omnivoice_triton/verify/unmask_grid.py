@@ -17,9 +17,11 @@ from omnivoice_triton.verify.kernel_case import (
     Outputs,
     Sizes,
     launcher,
-    poison,
 )
 from omnivoice_triton.verify.packed_grid import Packed
+
+UNTOUCHED = -7
+"""Lies in tokens and scores before: no token, and no score that these logits can have."""
 
 
 def cases(sizes: Sizes, draw: Draw) -> Iterator[Case]:
@@ -39,26 +41,36 @@ def cases(sizes: Sizes, draw: Draw) -> Iterator[Case]:
     }
     uniforms = {name: value.to(draw.device) for name, value in uniforms.items()}
     used = packed.targets
-    for step, noise, buffers in ((0, "philox", {}), (3, "philox", {}), (1, "drawn outside", uniforms)):
-        slots = slot_table(packed.slots, draw.device, step=step)
+    plans: tuple[tuple[str, dict[str, Any], Any], ...] = (
+        ("step 0, noise philox", {"step": 0}, {}),
+        ("step 3, noise philox", {"step": 3}, {}),
+        ("step 1, noise drawn outside", {"step": 1}, uniforms),
+        ("step 1, no noise", {"step": 1, "position_temperature": 0.0}, {}),
+        ("step 2, class temperature 0.7, noise philox", {"step": 2, "class_temperature": 0.7}, {}),
+        ("step 2, class temperature 0.7, noise drawn outside", {"step": 2, "class_temperature": 0.7}, uniforms),
+        ("one request done", {"step": 1, "done": packed.placements[0].slot}, {}),
+    )
+    for what, setting, buffers in plans:
+        slots = slot_table(packed.slots, draw.device, **setting)
 
         def score(function: Function, slots: Tensor = slots, buffers: Any = buffers) -> Outputs:
-            tokens = torch.full((packed.rows, codebooks), -7, dtype=torch.int32, device=draw.device)
-            scores = poison(tokens, packed.rows, codebooks, dtype=torch.float32)
+            tokens = torch.full((packed.rows, codebooks), UNTOUCHED, dtype=torch.int32, device=draw.device)
+            # Of a request that is done nothing is written: a mark has to stay, and NaN would read as unwritten.
+            scores = torch.full((packed.rows, codebooks), float(UNTOUCHED), device=draw.device)
             function(logits, targets, canvas, slots, tokens=tokens, scores=scores, **buffers)
             return {"tokens": tokens[:used], "scores": scores[:used]}
 
-        def score_exactly(slots: Tensor = slots, buffers: Any = buffers, step: int = step) -> Outputs:
-            return _score_exactly(packed, logits, canvas, slots, step, codebooks, buffers)
+        def score_exactly(slots: Tensor = slots, buffers: Any = buffers) -> Outputs:
+            return _score_exactly(packed, logits, canvas, slots, codebooks, buffers)
 
-        label = f"{used} frames x {codebooks} x {vocabulary}, step {step}, noise {noise}"
+        label = f"{used} frames x {codebooks} x {vocabulary}, {what}"
         get = launcher("score_cells", "triton_score_cells")
         yield Case("triton_score_cells", label, draw.dtype, score, get, ref.score_cells, score_exactly)
 
     if draw.dtype is not torch.float32:
         return  # scores are fp32 whatever the dtype
-    for count in (1, 7, 10**6):
-        slots = slot_table(packed.slots, draw.device, step=1, count=count)
+    for count, done in ((1, None), (7, None), (10**6, None), (7, packed.placements[0].slot)):
+        slots = slot_table(packed.slots, draw.device, step=1, count=count, done=done)
         scores = draw.normal(5, packed.rows, codebooks).mul(4).round().div(4)  # with ties
         scores[:used][canvas[targets[:used, t.TARGET_FRAME].long()] != mask_id] = float("-inf")
         tokens = torch.randint(0, mask_id, scores.shape, generator=torch.Generator().manual_seed(6))
@@ -77,24 +89,39 @@ def cases(sizes: Sizes, draw: Draw) -> Iterator[Case]:
             done: Outputs = select(ref.select_cells, slots, scores.to(WIDE), tokens)
             return done
 
-        label = f"{used} frames x {codebooks}, {count} a step"
+        label = f"{used} frames x {codebooks}, {count} a step{'' if done is None else ', one request done'}"
         get = launcher("select_cells", "triton_select_cells")
         yield Case("triton_select_cells", label, draw.dtype, select, get, ref.select_cells, select_exactly)
 
 
-def slot_table(slots: int, device: str, *, step: int, steps: int = 8, count: int = 5, window: int = 8) -> Tensor:
-    """A slot table: guidance 2, penalty 5, position temperature 5, a seed of its own in every row."""
+def slot_table(
+    slots: int,
+    device: str,
+    *,
+    step: int,
+    steps: int = 8,
+    count: int = 5,
+    window: int = 8,
+    position_temperature: float = 5.0,
+    class_temperature: float = 0.0,
+    done: int | None = None,
+) -> Tensor:
+    """A slot table: guidance 2, penalty 5, a seed of its own in every row; slot `done` has taken all its steps."""
     rows = torch.zeros(slots, t.SLOT_HEADER + window, dtype=torch.int32)
     rows[:, t.SLOT_STEP], rows[:, t.SLOT_STEPS] = step, steps
     rows[:, t.SLOT_SEED_LOW], rows[:, t.SLOT_SEED_HIGH] = torch.arange(slots) + 11, torch.arange(slots) * 7 - 3
     floats = rows.view(torch.float32)
-    floats[:, t.SLOT_GUIDANCE], floats[:, t.SLOT_PENALTY], floats[:, t.SLOT_POSITION_TEMPERATURE] = 2.0, 5.0, 5.0
+    floats[:, t.SLOT_GUIDANCE], floats[:, t.SLOT_PENALTY] = 2.0, 5.0
+    floats[:, t.SLOT_POSITION_TEMPERATURE] = position_temperature
+    floats[:, t.SLOT_CLASS_TEMPERATURE] = class_temperature
     rows[:, t.SLOT_HEADER :] = count
+    if done is not None:
+        rows[done, t.SLOT_STEP] = steps
     return rows.to(device)
 
 
 def _score_exactly(
-    packed: Packed, logits: Tensor, canvas: Tensor, slots: Tensor, step: int, codebooks: int, uniforms: Any
+    packed: Packed, logits: Tensor, canvas: Tensor, slots: Tensor, codebooks: int, uniforms: Any
 ) -> Outputs:
     """OmniVoice's own formulas in float64: three log-softmaxes, the mask id out of the choice but not of the sum."""
     from omnivoice_triton.kernels import unmask_reference as ref
@@ -103,24 +130,46 @@ def _score_exactly(
     mask_id = z.shape[-1] - 1
     tokens, scores = [], []
     targets = packed.tables["targets"]
+    codebook = torch.arange(codebooks, device=z.device)
     first = 0
     for place in packed.placements:
-        run = targets[first : first + len(place.frames)].long()
+        last = first + len(place.frames)
+        run = targets[first:last].long()
+        row = slots[place.slot].cpu()
+        step, low, high = row[[t.SLOT_STEP, t.SLOT_SEED_LOW, t.SLOT_SEED_HIGH]].tolist()
+        position_t, class_t = row.view(torch.float32)[[t.SLOT_POSITION_TEMPERATURE, t.SLOT_CLASS_TEMPERATURE]].tolist()
+        if step >= int(row[t.SLOT_STEPS]):
+            tokens.append(torch.full((len(run), codebooks), UNTOUCHED, device=z.device, dtype=torch.int64))
+            scores.append(torch.full((len(run), codebooks), float(UNTOUCHED), device=z.device, dtype=WIDE))
+            first = last
+            continue
         log_p = z[run[:, t.TARGET_COND]].log_softmax(-1)
         if place.guided:
             free = z[run[:, t.TARGET_UNCOND]].log_softmax(-1)
             log_p = (log_p + 2.0 * (log_p - free)).log_softmax(-1)
         log_p = log_p[..., :mask_id]
-        codebook = torch.arange(codebooks, device=z.device)
-        if uniforms:
-            u = uniforms["position_uniforms"][first : first + len(place.frames)]
-        else:
-            low, high = slots[place.slot, [t.SLOT_SEED_LOW, t.SLOT_SEED_HIGH]].tolist()
-            frame = run[:, t.TARGET_LOCAL].view(-1, 1)
-            u = ref.philox_uniform(low, high, frame, codebook, step, torch.zeros_like(codebook))
-        score = (log_p.amax(-1) - 5.0 * codebook) / 5.0 + ref.gumbel(u.float()).to(WIDE)
+        frame = run[:, t.TARGET_LOCAL].view(-1, 1)
+        token = log_p.argmax(-1)
+        if class_t > 0:
+            # The likeliest tenth of all ids, the mask id counted, as upstream's top-k filter takes them; 16-bit logits
+            # tie, and of equals the lower ids stay.
+            best = log_p.sort(dim=-1, descending=True, stable=True).indices[..., : -(-z.shape[-1] // 10)]
+            kept = torch.full_like(log_p, float("-inf")).scatter(-1, best, log_p.gather(-1, best))
+            if uniforms:
+                u = uniforms["class_uniforms"][first:last, :, :mask_id]
+            else:
+                ids = torch.arange(mask_id, device=z.device) + ref.CLASS_STREAM
+                u = ref.philox_uniform(low, high, frame[..., None], codebook[:, None], step, ids)
+            token = (kept / class_t + ref.gumbel(u.float()).to(WIDE)).argmax(-1)
+        score = log_p.amax(-1) - 5.0 * codebook
+        if position_t > 0:
+            if uniforms:
+                u = uniforms["position_uniforms"][first:last]
+            else:
+                u = ref.philox_uniform(low, high, frame, codebook, step, torch.zeros_like(codebook))
+            score = score / position_t + ref.gumbel(u.float()).to(WIDE)
         undecided = canvas[run[:, t.TARGET_FRAME]] == mask_id
         scores.append(torch.where(undecided, score, float("-inf")))
-        tokens.append(torch.where(undecided, log_p.argmax(-1), -7))
-        first += len(place.frames)
+        tokens.append(torch.where(undecided, token, UNTOUCHED))
+        first = last
     return {"tokens": torch.cat(tokens), "scores": torch.cat(scores)}
