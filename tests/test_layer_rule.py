@@ -14,6 +14,7 @@ PACKAGE = Path(omnivoice_triton.__file__).parent
 LAYERS = {
     "config": 0,
     "speech": 0,
+    "commands": 0,
     "audio_files": 0,
     "cuda_graphs": 0,
     "bytecode": 0,

@@ -70,6 +70,24 @@ def read_json(path: Path, error: type[InputError] = InputError) -> Any:
         raise error(f"{path} is no JSON: {caught}") from caught
 
 
+def check_outputs(*paths: Path | None) -> None:
+    """Make the folders of files to be written, and see that each can be: before hours of work, not after them.
+
+    Raises:
+        InputError: one can't be.
+    """
+    from omnivoice_triton.audio_files import check_writable
+
+    for path in paths:
+        if path is None:
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"can't make the folder {str(path.parent)!r}: {error.strerror or error}") from error
+        check_writable(path)
+
+
 def write_json(path: Path | None, kind: str, model: Path | None, figures: dict[str, Any]) -> dict[str, Any]:
     """Stamp the figures with what made them and write them; returns the document.
 

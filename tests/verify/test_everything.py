@@ -130,6 +130,44 @@ def test_bad_input_is_two(tiny: Path, capsys: pytest.CaptureFixture[str], flags:
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["verify"], "omnivoice-triton: error"),
+        (["verify", "parity"], "verify.parity"),
+        (["verify", "smoke"], "verify.smoke"),
+        (["verify", "sanitize"], "verify.sanitize"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], name: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for path in (str(tmp_path), "", str(file / "report.json")):
+        assert main([*argv, "--json", path]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"{name}: can't ")
+        assert err.count("\n") == 1
+    assert sorted(tmp_path.parent.glob("*.part")) == []
+
+
+def test_a_folder_for_the_report_is_made(short_grid: None, tiny: Path, tmp_path: Path, device: str) -> None:
+    out = tmp_path / "new" / "page.html"
+    assert verify(tiny, "--tier", "1", "--html", str(out), device=device) == 0
+    assert out.is_file()
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("check", ["parity", "smoke", "sanitize"])
+def test_a_bad_flag_of_a_check_is_one_line(capsys: pytest.CaptureFixture[str], check: str) -> None:
+    assert main(["verify", check, "--fast"]) == 2
+    err = capsys.readouterr().err
+    assert "unrecognized arguments: --fast" in err
+    assert f"see omnivoice-triton verify {check} --help" in err
+    assert err.count("\n") == 1
+
+
 def test_progress_as_json(short_grid: None, tiny: Path, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(tiny, "--tier", "1", "--progress", "json", device=device) == 0
     marked = [x for x in capsys.readouterr().err.splitlines() if x.startswith(everything.PROGRESS_MARK)]

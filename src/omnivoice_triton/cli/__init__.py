@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 from omnivoice_triton import __version__
 from omnivoice_triton.cli import doctor, evidence, make_checkpoint, samples, say, ui
-from omnivoice_triton.cli.flags import Parser, fold_booleans
+from omnivoice_triton.cli.flags import fold_booleans
+from omnivoice_triton.commands import BAD_INPUT, FAILED, INTERRUPTED, OK, Parser
 from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 PROG = "omnivoice-triton"
 DEBUG = "OMNIVOICE_TRITON_DEBUG"
-
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Verb(NamedTuple):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any
 
 from omnivoice_triton.config import GenerationOptions
-from omnivoice_triton.speech import InputError
 
 _OPTION_HELP = {
     "num_step": "decoding steps: fewer are faster and rougher",
@@ -27,14 +26,6 @@ _OPTION_HELP = {
 }
 _TYPES = {"int": int, "float": float}
 _UPSTREAM_BOOLEANS = {"true": True, "false": False}
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are InputErrors: one line, exit code decided in one place."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise InputError with the message, and the command that explains the flags."""
-        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 class Switch(argparse.Action):

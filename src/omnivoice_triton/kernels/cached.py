@@ -11,11 +11,17 @@ from typing import Any
 
 import torch
 import triton
+from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
 # Calling a compiled kernel with all parameters in order is how 3.6 does it; others get Triton's own way.
 _KNOWN_VERSIONS = ("3.6.",)
 _DIRECT = triton.__version__.startswith(_KNOWN_VERSIONS)
+
+
+def is_kernel(value: object) -> bool:
+    """Whether `value` is a Triton kernel (compiled or the interpreter's), or a `Cached` one."""
+    return isinstance(value, (Cached, JITFunction, InterpretedFunction))
 
 
 class Cached:

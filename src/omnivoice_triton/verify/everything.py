@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.commands import Parser, command
 from omnivoice_triton.config import MODES
 from omnivoice_triton.speech import InputError
 from omnivoice_triton.verify.outcome import Progress, Tier, raised
@@ -108,9 +109,13 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--ref-audio and --ref-text belong together: give both, or neither")
     if options.ref_audio is not None and not options.ref_audio.is_file():
         raise InputError(f"--ref-audio {options.ref_audio}: no such file")
+    from omnivoice_triton.evidence import check_outputs
     from omnivoice_triton.verify import kernel_tier, page, terminal
     from omnivoice_triton.verify.report import make_report
 
+    to_stdout = options.json == STDOUT
+    as_json = None if to_stdout or options.json is None else Path(options.json)
+    check_outputs(as_json, options.html, *([] if options.samples is None else [options.samples / "metadata.json"]))
     if 1 in tiers and not _means_gpu(options.device):
         with suppress(InputError):  # tier 1 says so itself, and fails
             kernel_tier.interpret_on_cpu("cpu")  # before anything imports triton, and our models do
@@ -177,8 +182,7 @@ def run(options: argparse.Namespace) -> int:
 
     with _progress(options.progress) as progress:
         done, interrupted = run_each(tiers, lambda tier: work(tier, progress))
-    to_stdout = options.json == STDOUT
-    document = make_report(done, model, device, None if to_stdout or not options.json else Path(options.json))
+    document = make_report(done, model, device, as_json)
     if options.html is not None:
         page.write(document, options.html)
     if to_stdout:
@@ -262,15 +266,14 @@ def _progress(kind: str) -> Any:
     yield tell
 
 
+@command("verify")
 def main(argv: Sequence[str] | None = None) -> int:
     """The same as a module of its own: `python -m omnivoice_triton.verify.everything`."""
-    parser = argparse.ArgumentParser(description="Check that every mode computes and says what base does.")
+    parser = Parser(
+        prog="omnivoice-triton verify", description="Check that every mode computes and says what base does."
+    )
     add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except InputError as error:
-        print(f"verify: {error}", file=sys.stderr)
-        return 2
+    return run(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

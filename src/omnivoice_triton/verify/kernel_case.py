@@ -121,13 +121,9 @@ def launchers() -> set[str]:
 
 
 def _launches(function: Any) -> bool:
-    from triton.runtime.interpreter import InterpretedFunction
-    from triton.runtime.jit import JITFunction
+    from omnivoice_triton.kernels.cached import is_kernel
 
-    from omnivoice_triton.kernels.cached import Cached
-
-    named_in_code = (function.__globals__.get(name) for name in function.__code__.co_names)
-    return any(isinstance(value, (Cached, JITFunction, InterpretedFunction)) for value in named_in_code)
+    return any(is_kernel(function.__globals__.get(name)) for name in function.__code__.co_names)
 
 
 def launcher(module: str, name: str) -> Callable[[], Function]:

@@ -10,7 +10,6 @@ Mode turbo has a backbone, noise and a codec of its own: see `engine_checks`.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,12 @@ from typing import Any
 import torch
 
 from omnivoice_triton.checkpoint import is_demo
+from omnivoice_triton.commands import Parser, command
 from omnivoice_triton.config import MODES
-from omnivoice_triton.evidence import default_model, write_json
+from omnivoice_triton.evidence import check_outputs, default_model, write_json
 from omnivoice_triton.models.acceleration import accelerate
 from omnivoice_triton.models.availability import check_device, resolve_dtype, unavailable_reason
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.speech import InputError
 from omnivoice_triton.verify import engine_checks
 from omnivoice_triton.verify.model_figures import (
     MAX_ERROR_RATIO,
@@ -169,9 +169,10 @@ def run(
     return tier
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("verify.parity")
+def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print a table, write JSON; exit code 1 if a mode fails or nothing ran."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="omnivoice-triton verify parity", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default=None, help="hub id or directory; default: full-size random on a GPU")
     parser.add_argument("--modes", nargs="+", default=None, choices=list(MODES))
     parser.add_argument("--dtypes", nargs="+", default=None)
@@ -184,26 +185,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--all-layers", action="store_true", help="hidden states of every layer, not of five")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(argv)
-    try:
-        _check_flags(options)
-        device = check_device(options.device)
-        path = default_model(options.model, device)
-        tier = run(
-            path,
-            usable_modes(options.modes, device),
-            device=device,
-            dtypes=options.dtypes or default_dtypes(device),
-            text=options.text,
-            seconds=options.seconds,
-            steps=options.steps,
-            keep=options.keep,
-            layers=None if options.all_layers else LAYERS,
-            voices=options.voices,
-        )
-        write_json(options.json, "parity", path, {"notes": tier.notes, "results": tier.rows})
-    except OmniVoiceTritonError as error:
-        print(f"verify.parity: {error}", file=sys.stderr)
-        return 2
+    _check_flags(options)
+    check_outputs(options.json)
+    device = check_device(options.device)
+    path = default_model(options.model, device)
+    tier = run(
+        path,
+        usable_modes(options.modes, device),
+        device=device,
+        dtypes=options.dtypes or default_dtypes(device),
+        text=options.text,
+        seconds=options.seconds,
+        steps=options.steps,
+        keep=options.keep,
+        layers=None if options.all_layers else LAYERS,
+        voices=options.voices,
+    )
+    write_json(options.json, "parity", path, {"notes": tier.notes, "results": tier.rows})
     code = report(tier.rows)
     for problem in tier.problems:
         print(f"FAIL: {problem}")

@@ -6,18 +6,19 @@ nothing, left out a kernel of the package or told no count of errors fails.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.evidence import need_gpu, write_json
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.commands import Parser, command
+from omnivoice_triton.evidence import check_outputs, need_gpu, write_json
+from omnivoice_triton.speech import InputError
 
 WORKLOAD = "omnivoice_triton.verify.workload"
 TOOLS = ("memcheck", "racecheck")
@@ -87,9 +88,10 @@ def describe(row: dict[str, Any]) -> str:
     return f"{'PASS' if row['passed'] else 'FAIL'} {row['tool']} {row['part']}: {what}"
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("verify.sanitize")
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the tools, print verdicts, write JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="omnivoice-triton verify sanitize", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=TOOLS)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--jobs", type=int, default=1, help="runs at once (default: %(default)s)")
@@ -97,20 +99,17 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, not {options.jobs}")
+    check_outputs(options.json)
     rows: list[dict[str, Any]] = []
-    try:
-        need_gpu()
-        wanted = [(tool, part) for tool in options.tools for part in (PLANTED, *options.parts)]
-        with ThreadPoolExecutor(options.jobs) as pool:
-            for row in pool.map(lambda each: plant(each[0]) if each[1] == PLANTED else check(*each), wanted):
-                rows.append(row)
-                print(describe(row), flush=True)
-                if not row["passed"]:
-                    print("\n".join(row["tail"]), flush=True)
-                write_json(options.json, "sanitizer", None, {"results": rows})  # kept, whatever comes
-    except OmniVoiceTritonError as error:
-        print(f"verify.sanitize: {error}", file=sys.stderr)
-        return 2
+    need_gpu()
+    wanted = [(tool, part) for tool in options.tools for part in (PLANTED, *options.parts)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row in pool.map(lambda each: plant(each[0]) if each[1] == PLANTED else check(*each), wanted):
+            rows.append(row)
+            print(describe(row), flush=True)
+            if not row["passed"]:
+                print("\n".join(row["tail"]), flush=True)
+            write_json(options.json, "sanitizer", None, {"results": rows})  # kept, whatever comes
     return 0 if all(row["passed"] for row in rows) else 1
 
 

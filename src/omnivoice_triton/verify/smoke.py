@@ -7,18 +7,18 @@ launched, layers patched), and how many of base's tokens come out again.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from omnivoice_triton.commands import Parser, command
 from omnivoice_triton.config import MODES
-from omnivoice_triton.evidence import default_model, write_json
+from omnivoice_triton.evidence import check_outputs, default_model, write_json
 from omnivoice_triton.models.availability import check_device, unavailable_reason
 from omnivoice_triton.models.runner import BaseRunner
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError, Speech
+from omnivoice_triton.speech import InputError, Speech
 from omnivoice_triton.verify.outcome import raised
 
 SENTENCE = {"text": "Hello, welcome to the OmniVoice text-to-speech system.", "language": "English"}
@@ -103,9 +103,10 @@ def run_mode(path: Path, mode: str, device: str, dtype: str, seconds: float, ste
     return rows
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("verify.smoke")
+def main(argv: Sequence[str] | None = None) -> int:
     """Speak, print a table, write JSON; exit code 1 if anything is wrong or nothing ran."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="omnivoice-triton verify smoke", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default=None, help="hub id or directory; default: full-size random on a GPU")
     parser.add_argument("--modes", nargs="+", default=None, choices=list(MODES))
     parser.add_argument("--device", default="auto")
@@ -114,21 +115,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args(argv)
-    try:
-        if options.steps < 1:
-            raise InputError(f"--steps must be at least 1, not {options.steps}")
-        if not 0.1 <= options.seconds <= 60:
-            raise InputError(f"--seconds must be 0.1 to 60, not {options.seconds}")
-        device = check_device(options.device)
-        path = default_model(options.model, device)
-        modes = options.modes or [name for name, mode in MODES.items() if unavailable_reason(mode, device) is None]
-        rows = [
-            row for mode in modes for row in run_mode(path, mode, device, options.dtype, options.seconds, options.steps)
-        ]
-        write_json(options.json, "smoke", path, {"results": rows})
-    except OmniVoiceTritonError as error:
-        print(f"verify.smoke: {error}", file=sys.stderr)
-        return 2
+    if options.steps < 1:
+        raise InputError(f"--steps must be at least 1, not {options.steps}")
+    if not 0.1 <= options.seconds <= 60:
+        raise InputError(f"--seconds must be 0.1 to 60, not {options.seconds}")
+    check_outputs(options.json)
+    device = check_device(options.device)
+    path = default_model(options.model, device)
+    modes = options.modes or [name for name, mode in MODES.items() if unavailable_reason(mode, device) is None]
+    rows = [
+        row for mode in modes for row in run_mode(path, mode, device, options.dtype, options.seconds, options.steps)
+    ]
+    write_json(options.json, "smoke", path, {"results": rows})
     for row in rows:
         verdict = "PASS" if row["passed"] else f"FAIL ({'; '.join(row['problems'])})"
         took = f"{row['audio_s']:.2f} s in {row['warm_ms']:.0f} ms" if "audio_s" in row else "-"
