@@ -26,6 +26,22 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that wants a whole number of at least `least`, and at most `most`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least or (most is not None and value > most):
+            wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, not {text!r}")
+        return value
+
+    return read
+
+
 def command(name: str) -> Callable[[Main], Main]:
     """Make a `main(argv)` whose early ends are a line on standard error that begins with `name`, and an exit code.
 

@@ -156,9 +156,9 @@ def test_a_file_of_another_shape(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_an_output_that_cannot_be_written_is_no_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = file(tmp_path, "a.json", speed())
-    for out in (tmp_path / "none" / "out.json", tmp_path):
+    for out in (Path(a) / "out.json", tmp_path):
         assert main(["bench", "compare", a, a, "--json", str(out)]) == 2
-        assert f"{out} can't be written" in capsys.readouterr().err
+        assert capsys.readouterr().err.startswith("bench.compare: can't ")
 
 
 def test_times_of_nothing_are_left_out(tmp_path: Path) -> None:

@@ -7,16 +7,15 @@ lies below A's p5; what lies between is noise. A check that passed in A and fail
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.evidence import read_json
+from omnivoice_triton.commands import Parser, command
+from omnivoice_triton.evidence import check_outputs, read_json
 from omnivoice_triton.speech import InputError
 
 IDENTITY = (
@@ -266,9 +265,10 @@ def document(found: Comparison) -> dict[str, Any]:
     return {**asdict(found), "changes": changes, "regressions": found.regressions}
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("bench.compare")
+def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print; exit code 1 if something got worse beyond noise, 2 if there is nothing to compare."""
-    parser = argparse.ArgumentParser(prog="omnivoice-triton bench compare", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="omnivoice-triton bench compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
     parser.add_argument(
@@ -280,22 +280,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="show what is within noise, too")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the comparison to this file")
     options = parser.parse_args(argv)
-    try:
-        if not 0 <= options.tolerance < 1:
-            raise InputError(f"--tolerance must be 0 to 1, not {options.tolerance}")
-        found = compare(load(options.before), load(options.after), options.tolerance)
-    except InputError as error:
-        print(f"bench.compare: {error}", file=sys.stderr)
-        return 2
+    if not 0 <= options.tolerance < 1:
+        raise InputError(f"--tolerance must be 0 to 1, not {options.tolerance}")
+    check_outputs(options.json)
+    found = compare(load(options.before), load(options.after), options.tolerance)
     for line in lines(found, options.all):
         print(line)
     if options.json is not None:
-        text = json.dumps(document(found), indent=1, ensure_ascii=False) + "\n"
-        try:
-            options.json.write_text(text, encoding="utf-8")
-        except OSError as error:  # 1 would mean a regression
-            print(f"bench.compare: {options.json} can't be written: {error.strerror}", file=sys.stderr)
-            return 2
+        options.json.write_text(json.dumps(document(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 1 if found.regressions else 0
 
 

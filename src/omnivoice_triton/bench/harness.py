@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from omnivoice_triton.commands import Parser, whole
 
 SENTENCES = {
     "ko": ("Korean", "안녕하세요, 옴니보이스 음성 합성 시스템에 오신 것을 환영합니다."),
@@ -16,12 +17,12 @@ SENTENCES = {
 """One short sentence a language: (name that upstream knows, text)."""
 
 
-def arguments(description: str, runs: int = 10) -> argparse.ArgumentParser:
-    """Options that every benchmark takes."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(name: str, description: str, runs: int = 10) -> Parser:
+    """Options that every benchmark takes; `name` is the benchmark's."""
+    parser = Parser(prog=f"omnivoice-triton bench {name}", description=description)
     parser.add_argument("--model", default=None, help="hub id or directory; default: the full-size random checkpoint")
     parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"])
-    parser.add_argument("--runs", type=int, default=runs, help="warm runs a case")
+    parser.add_argument("--runs", type=whole(1), default=runs, help="warm runs a case")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file")
     return parser
 

@@ -17,7 +17,6 @@ run. In the JSON `triton` is ours, for the few kernels in CUDA C++ too.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -35,8 +34,9 @@ from omnivoice_triton.bench.kernel_clocks import MOST_SETS, WARM_SETS, Clocks, s
 from omnivoice_triton.bench.kernel_packed import split_rows
 from omnivoice_triton.bench.kernel_sweep import Keep, in_order, sweep
 from omnivoice_triton.bench.speed_cases import Budget
-from omnivoice_triton.evidence import need_gpu, write_json
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.commands import Parser, command, whole
+from omnivoice_triton.evidence import check_outputs, need_gpu, write_json
+from omnivoice_triton.speech import InputError
 
 __all__ = ["Case", "WrongResult", "cases", "check", "main", "measure", "run", "split_rows", "summary_us", "sweep"]
 
@@ -234,10 +234,12 @@ def _theirs(result: dict[str, Any]) -> str:
     return "  ".join(found)
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("bench.kernels")
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description="each kernel beside PyTorch, torch.compile and Liger-Kernel")
-    parser.add_argument("--rows", nargs="+", type=int, default=list(ROWS))
+    about = "each kernel beside PyTorch, torch.compile and Liger-Kernel"
+    parser = Parser(prog="omnivoice-triton bench kernels", description=about)
+    parser.add_argument("--rows", nargs="+", type=whole(2), default=list(ROWS))
     parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"], metavar="DTYPE", help=", ".join(DTYPES))
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which takes seconds a case")
     parser.add_argument("--no-liger", action="store_true", help="without Liger-Kernel, even if it is installed")
@@ -246,21 +248,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file")
     options = parser.parse_args(argv)
+    check_outputs(options.json)
 
     def keep(results: list[dict[str, Any]], missing: list[dict[str, Any]], found: ceiling.Ceilings) -> None:
         if results:
             document = {"ceilings": found, "not_measured": missing, "results": results}
             write_json(options.json, "kernels", None, document)
 
-    try:
-        others = Others(compile=not options.no_compile, liger=not options.no_liger)
-        results, missing, _ = run(options.rows, options.dtypes, others, options.budget_s, keep)
-        wrong = [entry for entry in missing if entry.get("wrong")]
-        if not results and not wrong:
-            raise InputError(f"nothing was measured: {missing[0]['reason']}")
-    except OmniVoiceTritonError as error:
-        print(f"bench.kernels: {error}", file=sys.stderr)
-        return 2
+    others = Others(compile=not options.no_compile, liger=not options.no_liger)
+    results, missing, _ = run(options.rows, options.dtypes, others, options.budget_s, keep)
+    wrong = [entry for entry in missing if entry.get("wrong")]
+    if not results and not wrong:
+        raise InputError(f"nothing was measured: {missing[0]['reason']}")
     print(
         f"{'kernel':22}{'shape':22}{'dtype':9}{'do_bench us':>9}{'':6}{'graph us':>9}{'':8}{'cold us':>8}{'GB/s':>15}"
     )

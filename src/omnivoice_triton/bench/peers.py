@@ -16,8 +16,7 @@ or more a shape, so only the 5 s case runs unless `--cases` names more.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,9 +27,10 @@ from omnivoice_triton.bench.peer_paths import NotHere, OldPackage, Upstream, com
 from omnivoice_triton.bench.speed import DEFINITIONS, LeftOut, measure_cells
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, Budget, cells
 from omnivoice_triton.bench.turns import Row
-from omnivoice_triton.evidence import default_model, need_gpu, write_json
+from omnivoice_triton.commands import command, whole
+from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
 from omnivoice_triton.models.runner import BaseRunner
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.speech import InputError
 
 EAGER, COMPILE, COMPILE_MAX, FLASHINFER, GRAPH, OLD, TURBO = (
     "upstream-eager",
@@ -153,42 +153,42 @@ def measure(
         )
 
 
-def parse_options(argv: list[str] | None) -> argparse.Namespace:
-    """Command line; argparse exits with 2 on what it can't use."""
-    parser = arguments("third-party paths beside turbo, where they are installed", runs=5)
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        InputError: what can't be used.
+    """
+    parser = arguments("peers", "third-party paths beside turbo, where they are installed", runs=5)
     parser.set_defaults(dtypes=["fp16"])
     parser.add_argument("--paths", nargs="+", default=list(PATHS), choices=PATHS, help=f"beside {EAGER} (default: all)")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="texts a call (default: 1)")
+    parser.add_argument("--batch", nargs="+", type=whole(1), default=[1], metavar="N", help="texts a call (default: 1)")
     parser.add_argument("--cases", nargs="+", default=[FIVE_SECONDS], metavar="CASE", help="such as 'en 15 s'")
-    parser.add_argument("--warm", type=int, default=1, help="unmeasured rounds a case")
+    parser.add_argument("--warm", type=whole(0), default=1, help="unmeasured rounds a case")
     parser.add_argument("--budget-s", type=float, default=None, metavar="N", help="seconds a dtype, loading included")
     parser.add_argument(
         "--old-package", type=Path, default=None, metavar="DIR", help="folder with another omnivoice_triton in it"
     )
     parser.add_argument("--old-mode", default="hybrid", metavar="MODE", help="its mode (default: %(default)s)")
     options = parser.parse_args(argv)
-    if options.runs < 1:
-        parser.error(f"--runs must be at least 1, not {options.runs}")
     return options
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("bench.peers")
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, write JSON."""
     options = parse_options(argv)
-    try:
-        cells(True, options.batch, options.cases)
-        Budget(options.budget_s)
-        need_gpu()
-        path = default_model(options.model, "cuda")
-        record = Record(options.json, path)
-        for dtype in options.dtypes:
-            found = makers(path, dtype, options.old_package, options.old_mode)
-            measure(path, dtype, options, record, found)
-        if not record.rows:
-            raise InputError(f"nothing was measured: {(record.left_out or record.not_available)[0]['reason']}")
-    except OmniVoiceTritonError as error:
-        print(f"bench.peers: {error}", file=sys.stderr)
-        return 2
+    cells(True, options.batch, options.cases)
+    Budget(options.budget_s)
+    check_outputs(options.json)
+    need_gpu()
+    path = default_model(options.model, "cuda")
+    record = Record(options.json, path)
+    for dtype in options.dtypes:
+        found = makers(path, dtype, options.old_package, options.old_mode)
+        measure(path, dtype, options, record, found)
+    if not record.rows:
+        raise InputError(f"nothing was measured: {(record.left_out or record.not_available)[0]['reason']}")
     print("\n".join(table(record)))
     return 0
 

@@ -24,10 +24,11 @@ from omnivoice_triton.bench.nvml import Joules, device_energy, joules_per_uttera
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, STEPS, Budget, Case, Cell, cases, cells
 from omnivoice_triton.bench.splits import split_of
 from omnivoice_triton.bench.turns import Row, speak, take_turns
+from omnivoice_triton.commands import command, whole
 from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, MODES
-from omnivoice_triton.evidence import default_model, need_gpu, write_json
+from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
 from omnivoice_triton.models.runner import BaseRunner
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.speech import InputError
 
 BATCH_BUDGET_MB = 8192
 """What the graphs of a mode may hold when batches are measured: a bucket of 64 rows does not fit the default."""
@@ -218,14 +219,18 @@ class Journal:
         return {**self.facts, "definitions": DEFINITIONS, "not_measured": left, "results": self.rows}
 
 
-def parse_options(argv: list[str] | None) -> argparse.Namespace:
-    """Command line; argparse exits with 2 on what it can't use."""
-    parser = arguments("end-to-end speed of every mode beside base", runs=7)
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        InputError: what can't be used.
+    """
+    parser = arguments("speed", "end-to-end speed of every mode beside base", runs=7)
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N", help="texts a call (default: 1)")
+    parser.add_argument("--batch", nargs="+", type=whole(1), default=[1], metavar="N", help="texts a call (default: 1)")
     parser.add_argument("--cases", nargs="+", default=None, metavar="CASE", help="such as 'en 15 s' (default: all)")
     parser.add_argument("--only-5s", action="store_true", help="the 5 s utterance alone")
-    parser.add_argument("--warm", type=int, default=1, help="unmeasured rounds a case")
+    parser.add_argument("--warm", type=whole(0), default=1, help="unmeasured rounds a case")
     parser.add_argument(
         "--budget-s",
         type=float,
@@ -235,7 +240,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--graph-budget-mb",
-        type=int,
+        type=whole(1),
         default=None,
         metavar="MB",
         help=f"what the graphs of a mode may hold (default: {DEFAULT_GRAPH_BUDGET_MB}, with --batch {BATCH_BUDGET_MB})",
@@ -243,35 +248,31 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-memory", action="store_true", help="don't load each mode alone for its peak memory")
     parser.add_argument("--no-extras", action="store_true", help="no split and no energy")
     options = parser.parse_args(argv)
-    if options.runs < 1:
-        parser.error(f"--runs must be at least 1, not {options.runs}")
     if options.graph_budget_mb is None:
         options.graph_budget_mb = DEFAULT_GRAPH_BUDGET_MB if max(options.batch) == 1 else BATCH_BUDGET_MB
     return options
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("bench.speed")
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, write JSON."""
     options = parse_options(argv)
-    try:
-        wanted = cells(not options.only_5s, options.batch, options.cases)
-        Budget(options.budget_s)  # refused before anything is loaded
-        need_gpu()
-        path = default_model(options.model, "cuda")
-        modes = ["base", *(m for m in options.modes if m != "base")]
-        facts = {"graph_budget_mb": options.graph_budget_mb}
-        facts |= {} if options.budget_s is None else {"budget_s_per_dtype": options.budget_s}
-        journal = Journal(options.json, path, wanted, options.dtypes, facts)
-        for dtype in options.dtypes:
-            budget = Budget(options.budget_s)
-            if not options.no_memory and any(cell.name == FIVE_SECONDS for cell in wanted):
-                journal.taken |= {(mode, dtype): memory(path, dtype, mode) for mode in modes}
-            speed(path, dtype, modes, wanted, options, budget, journal.keep)
-        if not journal.rows:
-            raise InputError(f"nothing was measured: {journal.document()['not_measured'][0]['reason']}")
-    except OmniVoiceTritonError as error:
-        print(f"bench.speed: {error}", file=sys.stderr)
-        return 2
+    wanted = cells(not options.only_5s, options.batch, options.cases)
+    Budget(options.budget_s)  # refused before anything is loaded
+    check_outputs(options.json)
+    need_gpu()
+    path = default_model(options.model, "cuda")
+    modes = ["base", *(m for m in options.modes if m != "base")]
+    facts = {"graph_budget_mb": options.graph_budget_mb}
+    facts |= {} if options.budget_s is None else {"budget_s_per_dtype": options.budget_s}
+    journal = Journal(options.json, path, wanted, options.dtypes, facts)
+    for dtype in options.dtypes:
+        budget = Budget(options.budget_s)
+        if not options.no_memory and any(cell.name == FIVE_SECONDS for cell in wanted):
+            journal.taken |= {(mode, dtype): memory(path, dtype, mode) for mode in modes}
+        speed(path, dtype, modes, wanted, options, budget, journal.keep)
+    if not journal.rows:
+        raise InputError(f"nothing was measured: {journal.document()['not_measured'][0]['reason']}")
     print("\n".join(table(journal.rows, journal.document()["not_measured"])))
     return 0
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from omnivoice_triton.bench import (
 )
 from omnivoice_triton.bench.harness import arguments
 from omnivoice_triton.bench.turbo_floor import MEASURED_PEAK_TFLOPS
+from omnivoice_triton.commands import command
 from omnivoice_triton.config import MODES
-from omnivoice_triton.evidence import default_model, need_gpu, write_json
-from omnivoice_triton.speech import InputError, OmniVoiceTritonError
+from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
+from omnivoice_triton.speech import InputError
 
 Row = dict[str, Any]
 
@@ -75,15 +76,18 @@ def failures(rows: list[Row]) -> list[str]:
     return found
 
 
-def parse_options(argv: list[str] | None) -> argparse.Namespace:
-    """Command line; argparse exits with 2 on what it can't use."""
-    parser = arguments("turbo beside base: times, floors, lengths, throughput, startup, memory, options", runs=15)
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        InputError: what can't be used.
+    """
+    about = "turbo beside base: times, floors, lengths, throughput, startup, memory, options"
+    parser = arguments("turbo", about, runs=15)
     parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--modes", nargs="+", default=["turbo"], choices=list(MODES), help="beside base, in cases")
     parser.add_argument("--quick", action="store_true", help="fewer cases, lengths, cells and runs")
     options = parser.parse_args(argv)
-    if options.runs < 1:
-        parser.error(f"--runs must be at least 1, not {options.runs}")
     unknown = [dtype for dtype in options.dtypes if dtype not in DTYPES]
     if unknown:
         parser.error(f"--dtypes must be of {', '.join(DTYPES)}, not {unknown[0]!r}")
@@ -92,27 +96,25 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("bench.turbo")
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print tables, write JSON; exit code 1 if a check failed, 2 if nothing could be measured."""
     options = parse_options(argv)
+    check_outputs(options.json)
     rows: list[Row] = []
-    try:
-        need_gpu()
-        path = default_model(options.model, "cuda")
-        for part in PARTS if options.part == "all" else (options.part,):
-            mine: list[Row] = []
-            for dtype in options.dtypes:
-                made = measure(part, path, dtype, options)
-                if not made:
-                    raise InputError(f"{part} {dtype}: nothing was measured")
-                mine += made
-                rows += made
-                figures = {"quick": options.quick, "peak_tflops": MEASURED_PEAK_TFLOPS, "results": rows}
-                write_json(options.json, "turbo", path, figures)  # what is measured is kept, whatever comes
-            print("\n".join(["", f"{part}:", *PARTS[part](mine)]), flush=True)
-    except OmniVoiceTritonError as error:
-        print(f"bench.turbo: {error}", file=sys.stderr)
-        return 2
+    need_gpu()
+    path = default_model(options.model, "cuda")
+    for part in PARTS if options.part == "all" else (options.part,):
+        mine: list[Row] = []
+        for dtype in options.dtypes:
+            made = measure(part, path, dtype, options)
+            if not made:
+                raise InputError(f"{part} {dtype}: nothing was measured")
+            mine += made
+            rows += made
+            figures = {"quick": options.quick, "peak_tflops": MEASURED_PEAK_TFLOPS, "results": rows}
+            write_json(options.json, "turbo", path, figures)  # what is measured is kept, whatever comes
+        print("\n".join(["", f"{part}:", *PARTS[part](mine)]), flush=True)
     wrong = failures(rows)
     for line in wrong:
         print(f"FAIL {line}", file=sys.stderr)
