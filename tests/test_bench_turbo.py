@@ -52,7 +52,7 @@ def test_floor_of_five_seconds() -> None:
     by_hand = 290 * 880_803_840 + 250 * 2 * 1024 * 8200 + 4 * (165**2 + 125**2) * 2048 * 28
     assert turbo_floor.packed_rows([(40, 125)]) == 290
     assert turbo_floor.step_flop(FULL, [(40, 125)]) == by_hand
-    assert turbo_floor.flop_floor_ms(FULL, [(40, 125)]) == pytest.approx(by_hand / 798e12 * 1000)
+    assert turbo_floor.flop_floor_ms(FULL, [(40, 125)], 798.0) == pytest.approx(by_hand / 798e12 * 1000)
 
 
 def test_items_do_not_attend_to_each_other() -> None:
@@ -144,7 +144,7 @@ def test_split_of_the_real_engine(tiny: Path) -> None:
         with pytest.raises(InputError, match="did not run its lm"):
             turbo_split.split(lambda seed: 1.0, handle, 1, lambda: None)
 
-        figures = turbo_cases.step_figures(handle, [(5, 10), (6, 10)], 64.0)
+        figures = turbo_cases.step_figures(handle, [(5, 10), (6, 10)], 64.0, 800.0)
         assert figures == {"packed_rows": 51, "requests": 2, "lm_ms_per_step": 2.0}, "unequal: no step to measure"
 
 
@@ -156,11 +156,12 @@ def test_step_figures(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "measure_step", lambda engine, case: asked.append(case) or step)
     grid = SimpleNamespace(holding=lambda rows, items: object() if rows <= 4096 else None)
     handle: Any = SimpleNamespace(engine=SimpleNamespace(shape=FULL, runner=SimpleNamespace(grid=grid)))
-    figures = turbo_cases.step_figures(handle, [(40, 125)], 40.0)
+    figures = turbo_cases.step_figures(handle, [(40, 125)], 40.0, 750.0)
     assert asked == [(40, 125, 1)]
     assert figures["gemm_floor_percent"] == pytest.approx(80)
-    assert figures["flop_floor_percent"] == pytest.approx(100 * turbo_floor.flop_floor_ms(FULL, [(40, 125)]))
-    assert "step_ms" not in turbo_cases.step_figures(handle, [(40, 125)] * 64, 40.0), "more than run together"
+    assert figures["flop_floor_percent"] == pytest.approx(100 * turbo_floor.flop_floor_ms(FULL, [(40, 125)], 750.0))
+    assert figures["peak_tflops"] == 750.0
+    assert "step_ms" not in turbo_cases.step_figures(handle, [(40, 125)] * 64, 40.0, 750.0), "more than run together"
 
 
 # --- lengths
@@ -396,7 +397,11 @@ def test_nothing_measured_fails_and_keeps_the_rest(
     out = tmp_path / "turbo.json"
     assert turbo.main(["--dtypes", "fp16", "--json", str(out)]) == 2
     assert "throughput fp16: nothing was measured" in capsys.readouterr().err
-    assert [row["part"] for row in json.loads(out.read_text())["results"]] == ["cases", "cases", "lengths"]
+    document = json.loads(out.read_text())
+    assert [row["part"] for row in document["results"]] == ["cases", "cases", "lengths"]
+    assert [entry["part"] for entry in document["not_measured"]] == ["throughput", "startup", "memory", "options"]
+    assert {entry["reason"] for entry in document["not_measured"]} == {"the run ended before it"}
+    assert "median_ms" in document["definitions"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ CASES_NOTE = (
 )
 FLOORS_NOTE = (
     "*GEMMs alone*: the step's matrix products by cuBLAS in a CUDA graph, measured in the same run; *of it* is how "
-    "near a step comes. *Of the FLOP floor*: all operations at {peak:.0f} TFLOP/s, a measured 8192-cubed product."
+    "near a step comes. *Of the FLOP floor*: all operations at {peak} TFLOP/s, a measured 8192-cubed product."
 )
 THROUGHPUT_NOTE = "Seconds of audio for each second of work: texts of one length in one call, 32 steps."
 LENGTHS_NOTE = (
@@ -47,7 +47,7 @@ KOREAN = {
     ),
     FLOORS_NOTE: (
         "*행렬곱만*은 한 스텝의 행렬곱만 cuBLAS로 CUDA 그래프에서 같은 실행에 잰 것이고, *그 대비*는 스텝이 거기에 "
-        "얼마나 가까운지다. *FLOP 한계 대비*는 모든 연산을 {peak:.0f} TFLOP/s(8192³ 곱의 측정값)로 했을 때에 대한 "
+        "얼마나 가까운지다. *FLOP 한계 대비*는 모든 연산을 {peak} TFLOP/s(8192³ 곱의 측정값)로 했을 때에 대한 "
         "것이다."
     ),
     THROUGHPUT_NOTE: "작업 1초당 만든 오디오의 초. 같은 길이의 문장들을 한 번에 호출, 32스텝.",
@@ -135,7 +135,15 @@ def floors(document: dict[str, Any], say: Say) -> Table:
         if "step_ms" in r
     ]
     head = ["case", "dtype", "rows", "step", "GEMMs alone", "of it", "of the FLOP floor"]
-    return _said(head, say), rows, say(FLOORS_NOTE).format(peak=document["peak_tflops"])
+    return _said(head, say), rows, say(FLOORS_NOTE).format(peak=_peak(document))
+
+
+def _peak(document: dict[str, Any]) -> str:
+    """The product's rate of each dtype; older files have one figure for all."""
+    found = {r["dtype"]: f"{r['peak_tflops']:.0f}" for r in part(document, "cases") if "peak_tflops" in r}
+    if not found:
+        return f"{document['peak_tflops']:.0f}"
+    return ", ".join(f"{rate} ({dtype})" for dtype, rate in found.items())
 
 
 def throughput(document: dict[str, Any], say: Say) -> Table:

@@ -96,3 +96,17 @@ def test_a_tier_that_passed_without_checks_is_refused() -> None:
     document = make_report([Tier(1, "kernels", "all", {})], None, "cpu")
     document["results"][0]["passed"] = True
     assert faults(document)
+
+
+@pytest.mark.parametrize(
+    ("name", "failed", "figures"),
+    [
+        ("smoke", {"passed": False, "problems": ["raised RuntimeError: x"]}, ("audio_s", "warm_ms")),
+        ("soak", {"failures": ["3 s: out of memory"]}, ("median_ms", "p5_ms", "p95_ms", "runs")),
+    ],
+)
+def test_rows_without_figures_are_failures(name: str, failed: dict[str, Any], figures: tuple[str, ...]) -> None:
+    document = load(name)
+    row = {key: value for key, value in document["results"][0].items() if key not in figures}
+    assert not faults({**document, "results": [{**row, **failed}]})
+    assert faults({**document, "results": [row]})

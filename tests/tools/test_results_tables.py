@@ -288,3 +288,12 @@ def test_bf16_has_a_grid_of_its_own(tables: ModuleType, tmp_path: Path, monkeypa
     assert "22.0x" in table
     assert "11.0x" not in table
     assert "Left out, with the reason in the JSON: bf16 en 30 s x 8." in table
+
+
+def test_floors_name_the_peak_that_they_are_of(tables: ModuleType) -> None:
+    row = {"part": "cases", "mode": "turbo", "case": "en 5 s", "packed_rows": 290, "step_ms": 1.0}
+    row |= {"gemm_floor_ms": 0.8, "gemm_floor_percent": 80.0, "flop_floor_percent": 30.0}
+    older = {"peak_tflops": 798.0, "results": [{**row, "dtype": "fp16"}]}
+    assert "at 798 TFLOP/s" in tables.turbo_tables.floors(older, str)[2]
+    newer = {"results": [{**row, "dtype": d, "peak_tflops": p} for d, p in (("fp16", 750.4), ("bf16", 791.0))]}
+    assert "at 750 (fp16), 791 (bf16) TFLOP/s" in tables.turbo_tables.floors(newer, str)[2]

@@ -45,18 +45,25 @@ def measure(
 ) -> Ceilings:
     """Both ceilings: `copy_gb_per_s`, and `matmul_tflops` by dtype, and what they were measured on."""
     copy_ms = _copy_ms(copy_bytes, device, time_ms)
-    matmul = {}
-    for dtype in dtypes:
-        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        out = torch.empty_like(left)
-        ms = median(time_ms(lambda a=left, b=right, c=out: torch.mm(a, b, out=c)))  # type: ignore[misc]
-        matmul[str(dtype).removeprefix("torch.")] = 2.0 * size**3 / ms / 1e9
+    matmul = {str(dtype).removeprefix("torch."): matmul_tflops(dtype, device, size, time_ms) for dtype in dtypes}
     return {
         "copy_gb_per_s": 2.0 * copy_bytes / copy_ms / 1e6,
         "copy_bytes": copy_bytes,
         "matmul_tflops": matmul,
         "matmul_size": size,
     }
+
+
+def matmul_tflops(
+    dtype: torch.dtype,
+    device: str = "cuda",
+    size: int = MATMUL_SIZE,
+    time_ms: Callable[[Callable[[], object]], list[float]] = event_times_ms,
+) -> float:
+    """10^12 operations per second of a square product in that dtype; tens of milliseconds in 16 bits."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+    return 2.0 * size**3 / median(time_ms(lambda: torch.mm(left, right, out=out))) / 1e9
 
 
 def _copy_ms(n_bytes: int, device: str, time_ms: Callable[[Callable[[], object]], list[float]]) -> float:

@@ -143,6 +143,23 @@ def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others
     }
 
 
+DEFINITIONS = {
+    "triton_us": "microseconds a call of ours, kernels in CUDA C++ too; pytorch_us, torch_compile_us and liger_us of "
+    "theirs, on the same inputs",
+    "do_bench": "a call at a time with Triton's do_bench: launching included, L2 cache flushed before each",
+    "graph": "calls one after the other in a CUDA graph over few sets of inputs: the device's time, L2 cache warm",
+    "graph_cold": "the same over so many sets that each call's inputs have left the L2 cache",
+    "timings": "how many figures median, p5 and p95 are of; in graphs each is a replay's, divided by its calls",
+    "bytes": "each input and output once, whatever an implementation really moves",
+    "speedup": "PyTorch's median over ours, by clock: above 1 ours is faster; speedup_over: the others'",
+    "triton_gb_per_s": "bytes over our median",
+    "percent_of_copy": "triton_gb_per_s of ceilings.copy_gb_per_s, measured in the same run",
+    "percent_of_matmul": "operations a second of ceilings.matmul_tflops in the same dtype",
+    "error_to_twin": "norm of the difference over norm of the twin; error_to_pytorch and error_to_float64 likewise",
+}
+"""What each figure of a row means, written into the JSON."""
+
+
 def speeds(
     case: Case, n_bytes: int, times: dict[str, Clocks], ceilings: ceiling.Ceilings | None = None
 ) -> dict[str, Any]:
@@ -252,7 +269,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def keep(results: list[dict[str, Any]], missing: list[dict[str, Any]], found: ceiling.Ceilings) -> None:
         if results:
-            document = {"ceilings": found, "not_measured": missing, "results": results}
+            document = {
+                "definitions": DEFINITIONS,
+                "ceilings": found,
+                "not_measured": missing,
+                "results": results,
+            }
             write_json(options.json, "kernels", None, document)
 
     others = Others(compile=not options.no_compile, liger=not options.no_liger)

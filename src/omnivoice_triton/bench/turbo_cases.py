@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from omnivoice_triton.bench.ceilings import matmul_tflops
 from omnivoice_triton.bench.harness import SENTENCES, reference_voice
 from omnivoice_triton.bench.turbo_floor import flop_floor_ms, packed_rows, percent_of_floor
 from omnivoice_triton.bench.turbo_split import replaced, split, turbo_of
 from omnivoice_triton.evidence import summary
+from omnivoice_triton.models.availability import resolve_dtype
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.models.turbo import TurboHandle
 from omnivoice_triton.speech import InputError, Speech
@@ -109,7 +111,7 @@ def requests_of(runner: BaseRunner, turbo: TurboHandle, keywords: Case) -> list[
     return found
 
 
-def step_figures(turbo: TurboHandle, requests: Sequence[tuple[int, int]], lm_ms: float) -> Row:
+def step_figures(turbo: TurboHandle, requests: Sequence[tuple[int, int]], lm_ms: float, peak_tflops: float) -> Row:
     """A step of the case, and how near it is to its floors: only of requests that are equal and run together."""
     from omnivoice_triton.engine.measure import measure_step
 
@@ -118,7 +120,7 @@ def step_figures(turbo: TurboHandle, requests: Sequence[tuple[int, int]], lm_ms:
     if len(set(requests)) > 1 or engine.runner.grid.holding(figures["packed_rows"], len(requests)) is None:
         return figures
     step = measure_step(engine, (*requests[0], len(requests)))
-    floor_ms = flop_floor_ms(engine.shape, requests)
+    floor_ms = flop_floor_ms(engine.shape, requests, peak_tflops)
     return {
         **figures,
         "bucket_rows": step["bucket"],
@@ -127,12 +129,13 @@ def step_figures(turbo: TurboHandle, requests: Sequence[tuple[int, int]], lm_ms:
         "enqueue_ms": step["host_ms"],
         "gemm_floor_ms": step["gemm_ms"],
         "flop_floor_ms": floor_ms,
+        "peak_tflops": peak_tflops,
         "gemm_floor_percent": percent_of_floor(step["gemm_ms"], step["step_ms"]),
         "flop_floor_percent": percent_of_floor(floor_ms, step["step_ms"]),
     }
 
 
-def turbo_figures(runner: BaseRunner, keywords: Case, warm_ms: float, runs: int) -> Row:
+def turbo_figures(runner: BaseRunner, keywords: Case, warm_ms: float, runs: int, peak_tflops: float) -> Row:
     """What only turbo's rows have: split, step, floors, tokens."""
     import torch
 
@@ -146,7 +149,7 @@ def turbo_figures(runner: BaseRunner, keywords: Case, warm_ms: float, runs: int)
     tokens = turbo.engine.shape.codebooks * sum(frames for _, frames in requests)
     return {
         **parts,
-        **step_figures(turbo, requests, parts["lm_ms"]),
+        **step_figures(turbo, requests, parts["lm_ms"], peak_tflops),
         "audio_tokens": tokens,
         "tokens_per_s": tokens / warm_ms * 1000.0,
     }
@@ -192,6 +195,7 @@ def measure(path: Path, dtype: str, modes: Sequence[str], runs: int, quick: bool
         mode: {case: {"peak_vram_mb": held["peak_vram_mb"]} for case, held in memory(path, dtype, mode, cases).items()}
         for mode in names
     }
+    peak_tflops = matmul_tflops(resolve_dtype(dtype, "cuda"))
     rows: list[Row] = []
     with ExitStack() as stack:
         runners = {
@@ -202,7 +206,7 @@ def measure(path: Path, dtype: str, modes: Sequence[str], runs: int, quick: bool
             for mode, figures in take_turns(runners, keywords, runs).items():
                 row = {"part": "cases", "case": case, "mode": mode, "dtype": dtype, **figures, **taken[mode][case]}
                 if runners[mode].mode.engine:
-                    row |= turbo_figures(runners[mode], keywords, figures["median_ms"], max(3, runs // 2))
+                    row |= turbo_figures(runners[mode], keywords, figures["median_ms"], max(3, runs // 2), peak_tflops)
                 rows.append(row)
                 print(f"{dtype} {mode:>12} {case:>16}: {figures['median_ms']:8.1f} ms", file=sys.stderr)
     return rows

@@ -1,4 +1,7 @@
-"""What a decoding step can't be faster than: its floating-point operations at the measured peak of a matmul."""
+"""What a decoding step can't be faster than: its floating-point operations at the peak of a matmul, as measured.
+
+The peak is `ceilings.matmul_tflops` of the same run: an ideal, which products of a few hundred rows never reach.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ from collections.abc import Sequence
 
 from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.speech import InputError
-
-MEASURED_PEAK_TFLOPS = 798.0
-"""8192 x 8192 x 8192 bf16 `torch.mm` on an H200, measured; fp16 is as fast. An ideal: small matmuls never reach it."""
 
 Request = tuple[int, int]
 """(prompt rows, frames) of one guided request."""
@@ -38,9 +38,9 @@ def step_flop(shape: BackboneShape, requests: Sequence[Request]) -> float:
     return linears + heads + attention
 
 
-def flop_floor_ms(shape: BackboneShape, requests: Sequence[Request]) -> float:
-    """Milliseconds of one step at the measured peak."""
-    return step_flop(shape, requests) / (MEASURED_PEAK_TFLOPS * 1e12) * 1000.0
+def flop_floor_ms(shape: BackboneShape, requests: Sequence[Request], peak_tflops: float) -> float:
+    """Milliseconds of one step at a peak in 10^12 operations per second."""
+    return step_flop(shape, requests) / (peak_tflops * 1e12) * 1000.0
 
 
 def percent_of_floor(floor_ms: float, measured_ms: float) -> float:
