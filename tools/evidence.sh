@@ -2,7 +2,7 @@
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
 # Stages: checks (tests, sanitizer, verify, smoke, the demo voice in fp16 and bf16, samples; side by side), turbo, speed,
-# cases, batch, kernels, peers, soak; by default all, in this order. From turbo on nothing else should run on the GPU. Each
+# cases, batch, batch-32, kernels, peers, soak; by default all, in this order. From turbo on nothing else should run on the GPU. Each
 # command's log, exit code and seconds are kept in OUT, and JSON is written as it grows: an interrupted run keeps what
 # it has.
 # PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
@@ -10,7 +10,13 @@ set -u
 [ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
-[ $# -gt 0 ] || set -- checks turbo speed cases batch kernels peers soak
+[ $# -gt 0 ] || set -- checks turbo speed cases batch batch-32 kernels peers soak
+for stage; do
+    case $stage in
+        checks | turbo | speed | cases | batch | batch-32 | kernels | peers | soak) ;;
+        *) echo "unknown stage $stage: see the head of $0" >&2; exit 2 ;;
+    esac
+done
 py=${PY:-python3}
 mkdir -p "$out" || exit 2
 failed=0
@@ -56,11 +62,12 @@ for stage; do
         cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --no-memory --json "$out/speed-cases.json" ;;
         batch) each_dtype batch speed-batch omnivoice_triton.bench.speed --batch 1 8 32 --runs 3 --no-memory \
             --budget-s "${BUDGET_S:-800}" ;;
+        batch-32) each_dtype batch-32 speed-batch-32 omnivoice_triton.bench.speed --batch 32 --runs 3 --no-memory \
+            --cases 'clone 5 s' 'design 5 s' 'en 15 s' 'en 30 s' --budget-s "${BUDGET_S:-800}" ;;
         kernels) each_dtype kernels kernels omnivoice_triton.bench.kernels ;;
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
             --budget-s 420 --json "$out/peers.json" ;;
         soak) run soak "$py" -m omnivoice_triton.bench.soak --json "$out/soak.json" ;;
-        *) echo "unknown stage $stage: see the head of $0" >&2; exit 2 ;;
     esac || failed=1
 done
 exit "$failed"

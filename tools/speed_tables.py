@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from table_cells import LEFT_OUT, Say, Table, case_name, figure, notes
+from table_cells import LEFT_OUT, Say, Table, case_name, few_runs, figure, notes
 
 FIVE_SECONDS = "en 5 s"
 
@@ -87,7 +87,7 @@ def cases(document: dict[str, Any], say: Say) -> Table:
         ]
         for case in cases
     ]
-    return [say("fp16 ms (of base)"), *modes], rows, ""
+    return [say("fp16 ms (of base)"), *modes], rows, few_runs(found, say)
 
 
 BATCH_COLUMNS = (
@@ -121,7 +121,7 @@ def batch(document: dict[str, Any], say: Say) -> Table:
     head = [say(title) for title in ("batch", "mode", "ms", "of base", "times real time")]
     head += ["RTF", *(say(column[0]) for column in columns)]
     entries = [e for e in document.get("not_measured", []) if e["dtype"] == "fp16" and _alone(e) == FIVE_SECONDS]
-    return head, rows, notes(say(BATCH_NOTE), _left_out(entries, say))
+    return head, rows, notes(say(BATCH_NOTE), few_runs(found, say), _left_out(entries, say))
 
 
 def _alone(row: dict[str, Any]) -> str:
@@ -146,7 +146,7 @@ def grid(document: dict[str, Any], say: Say, dtype: str = "fp16") -> Table:
     entries = [e for e in document.get("not_measured", []) if e["dtype"] == dtype]
     # Without a mode it is the whole cell; with one, and a time all the same, its split that was left out.
     entries = [e for e in entries if (e.get("mode"), _alone(e), e.get("batch", 1)) not in at]
-    return head, rows, _left_out(entries, say)
+    return head, rows, notes(few_runs(found, say), _left_out(entries, say))
 
 
 def joined(document: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from omnivoice_triton.bench.result_rows import FEWEST_RUNS
 
 Say = Callable[[str], str]
 """A text in the page's language."""
@@ -14,7 +16,10 @@ Table = tuple[list[str], list[list[str]], str]
 NOT_YET = "Not measured yet."
 LEFT_OUT = "Left out, with the reason in the JSON: {names}."
 
+FEW_RUNS = "{few} of {all} figures are of fewer than {n} runs, down to {least}: no noise bounds."
+
 KOREAN = {
+    FEW_RUNS: "{all}개 수치 중 {few}개는 {n}회 미만(최소 {least}회)을 잰 값이다. 잡음 범위가 없다.",
     NOT_YET: "아직 측정하지 않았다.",
     LEFT_OUT: "재지 않은 것(이유는 JSON에 있다): {names}.",
     "none": "없음",
@@ -42,6 +47,12 @@ KOREAN = {
     "{n} s": "{n}초",
     "no GPU": "GPU 없음",
 }
+
+
+def few_runs(rows: Sequence[dict[str, Any]], say: Say) -> str:
+    """How many of the timings have too few runs to tell noise; nothing if none."""
+    few = [row["runs"] for row in rows if row.get("runs", FEWEST_RUNS) < FEWEST_RUNS]
+    return say(FEW_RUNS).format(few=len(few), all=len(rows), n=FEWEST_RUNS, least=min(few)) if few else ""
 
 
 def in_english(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from table_cells import Say, Table, case_name
+from table_cells import Say, Table, case_name, few_runs, notes
 
 CASES_NOTE = (
     "Host wall clock around `generate()`, warm medians with p5 to p95; base and turbo take turns in one process. *Of "
@@ -156,7 +156,7 @@ def throughput(document: dict[str, Any], say: Say) -> Table:
         for dtype, batch in dict.fromkeys((r["dtype"], r["batch"]) for r in found)
     ]
     head = [*_said(["dtype", "batch"], say), *(say("{n} s").format(n=f"{seconds:g}") for seconds in lengths)]
-    return head, rows, say(THROUGHPUT_NOTE)
+    return head, rows, notes(say(THROUGHPUT_NOTE), few_runs(found, say))
 
 
 def lengths(document: dict[str, Any], say: Say) -> Table:

@@ -60,7 +60,9 @@ def test_rows_are_matched_by_what_they_are_of(tmp_path: Path, capsys: pytest.Cap
     assert [change["ratio"] for change in found["changes"]] == [1.0, 1.0, 1.0]
     assert found["only_before"] == ["en 5 s, turbo, bf16"]
     assert found["only_after"] == ["en 5 s, triton, fp16"]
-    assert "only in the second" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 rows of the first are missing in the second, and not compared: en 5 s, turbo, bf16" in out
+    assert "1 rows are in the second only" in out
 
 
 def test_nested_timings_and_lists(tmp_path: Path) -> None:
@@ -125,14 +127,49 @@ def test_every_benchmarks_own_verdict_counts(tmp_path: Path, good: dict[str, Any
 
 def test_a_kernel_that_got_wrong_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [speed(kernel=name, mode=None) for name in ("rope", "swiglu")]
-    gone = {"kernel": "rope", "dtype": "fp16", "reason": "3 elements are wrong"}
+    gone = {"kernel": "rope", "dtype": "fp16", "reason": "no time was left"}
     a = file(tmp_path, "a.json", *rows, kind="kernels")
     b = file(tmp_path, "b.json", rows[1], kind="kernels", not_measured=[{**gone, "wrong": True}])
     c = file(tmp_path, "c.json", rows[1], kind="kernels", not_measured=[gone])
     assert main(["bench", "compare", a, b]) == 1
-    assert "rope, fp16: passed before, fails now" in capsys.readouterr().out
+    assert "rope, fp16: fails now: no time was left" in capsys.readouterr().out
     assert main(["bench", "compare", a, c]) == 0, "no time was left"
+    d = file(tmp_path, "d.json", rows[1], kind="kernels", not_measured=[{**gone, "failed": True}])
+    assert main(["bench", "compare", a, d]) == 1
+    assert main(["bench", "compare", d, d]) == 0
     assert main(["bench", "compare", b, b]) == 0, "wrong before"
+
+
+def test_a_check_that_is_gone_is_a_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"mode": mode, "dtype": "fp16", "passed": mode != "base"} for mode in ("turbo", "hybrid", "base")]
+    a, b = file(tmp_path, "a.json", *rows, kind="parity"), file(tmp_path, "b.json", rows[0], kind="parity")
+    assert main(["bench", "compare", a, b]) == 1
+    assert "hybrid, fp16: passed before, missing now" in capsys.readouterr().out
+    c = file(tmp_path, "c.json", *rows[:2], kind="parity")
+    assert main(["bench", "compare", a, c]) == 0, "it failed before"
+
+
+def test_few_runs_give_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = file(tmp_path, "a.json", speed()), file(tmp_path, "b.json", speed(300, runs=4))
+    for pair in ((a, b), (b, a)):
+        assert main(["bench", "compare", *pair]) == 0
+        assert "1 of too few runs" in capsys.readouterr().out
+    enough = file(tmp_path, "c.json", speed(300, runs=5))
+    assert main(["bench", "compare", a, enough]) == 1
+
+
+def test_rows_that_say_the_same_of_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their order, where there are as many; else nobody knows which is which."""
+    a, b = file(tmp_path, "a.json", speed(10), speed(90)), file(tmp_path, "b.json", speed(90), speed(7, mode="base"))
+    c = file(tmp_path, "c.json", speed(10), speed(200))
+    assert main(["bench", "compare", a, a]) == 0
+    assert main(["bench", "compare", a, c]) == 1
+    assert "#2 ms: 2.22x" in compare.compare(*(compare.load(Path(x)) for x in (a, c))).regressions[0]
+    base = file(tmp_path, "d.json", speed(10), speed(90), speed(7, mode="base"))
+    assert main(["bench", "compare", base, b]) == 0
+    out = capsys.readouterr().out
+    assert "differs: number of rows called 'en 5 s, turbo, fp16', which are not compared" in out
+    assert out.rstrip().endswith("1 timings: 0 slower, 0 faster, 1 within noise")
 
 
 def test_options_of_one_case_are_told_apart(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from omnivoice_triton.bench.compare import rows_of, timings
+from omnivoice_triton.bench.result_rows import rows_of, timings
 from omnivoice_triton.verify.outcome import Tier
 from omnivoice_triton.verify.report import make_report
 

@@ -53,6 +53,8 @@ def test_every_stage_runs_by_default(tmp_path: Path) -> None:
         "cases",
         "batch",
         "batch-bf16",
+        "batch-32",
+        "batch-32-bf16",
         "kernels",
         "kernels-bf16",
         "peers",
@@ -72,7 +74,7 @@ def test_a_failure_is_told_and_ends_nothing(tmp_path: Path, bad: str) -> None:
 
 
 def test_what_it_does_not_know_it_refuses(tmp_path: Path) -> None:
-    code, calls, told = run(tmp_path, "everything")
+    code, calls, told = run(tmp_path, "soak", "everything")
     assert code == 2
     assert not calls
     assert "unknown stage everything" in told

@@ -297,3 +297,12 @@ def test_floors_name_the_peak_that_they_are_of(tables: ModuleType) -> None:
     assert "at 798 TFLOP/s" in tables.turbo_tables.floors(older, str)[2]
     newer = {"results": [{**row, "dtype": d, "peak_tflops": p} for d, p in (("fp16", 750.4), ("bf16", 791.0))]}
     assert "at 750 (fp16), 791 (bf16) TFLOP/s" in tables.turbo_tables.floors(newer, str)[2]
+
+
+def test_figures_of_few_runs_say_so(tables: ModuleType) -> None:
+    rows = [{"runs": runs} for runs in (9, 5, 4, 1)]
+    say = tables.in_english
+    assert tables.speed_tables.few_runs(rows, say) == (
+        "2 of 4 figures are of fewer than 5 runs, down to 1: no noise bounds."
+    )
+    assert tables.speed_tables.few_runs(rows[:2], say) == ""

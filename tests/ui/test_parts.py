@@ -309,7 +309,7 @@ def test_bad_flags_and_a_missing_extra(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_a_comparison_through_the_command_line(tmp_path: Path) -> None:
-    row = {"mode": "a", "case": "b", "dtype": "fp16", "median_ms": 2.0, "p5_ms": 1.9, "p95_ms": 2.1, "runs": 3}
+    row = {"mode": "a", "case": "b", "dtype": "fp16", "median_ms": 2.0, "p5_ms": 1.9, "p95_ms": 2.1, "runs": 9}
     document = {"kind": "speed", "environment": {}, "results": [row]}
     slower = json.loads(json.dumps(document).replace("2.0", "9.0").replace("1.9", "8.9").replace("2.1", "9.1"))
     assert commands.compare(document, slower)["regressions"]

@@ -2,62 +2,27 @@
 
 Rows are matched by what they measured (kernel, shape, case, mode, dtype, …), and every timing with a median, p5 and p95
 in both files is compared. B is slower where its p5 lies above A's p95 by more than the tolerance, faster where its p95
-lies below A's p5; what lies between is noise. A check that passed in A and fails in B is a regression too.
+lies below A's p5; what lies between is noise. Of fewer than five runs nothing is said. A check that passed in A and
+fails in B or is missing there is a regression too, and so is what B could not measure because it failed.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.bench.result_rows import Timing, failures, load, repeated, rows_of, timings, verdict
 from omnivoice_triton.commands import Parser, command
-from omnivoice_triton.evidence import check_outputs, read_json
+from omnivoice_triton.evidence import check_outputs
 from omnivoice_triton.speech import InputError
 
-IDENTITY = (
-    "part",
-    "provider",
-    "kernel",
-    "case",
-    "language",
-    "voice",
-    "mode",
-    "variant",
-    "dtype",
-    "precision",
-    "shape",
-    "batch",
-    "length_s",
-    "bucket_rows",
-    "steps",
-    "tool",
-    "planted",
-    "tier",
-    "name",
-)
-"""What a row is of, as far as it says so."""
 YARDSTICKS = ("pytorch_us", "torch_compile_us", "liger_us")
 """Timings of other people's kernels: shown, but a slower one is no regression of ours."""
 TOLERANCE = 0.02
-SLOWER, FASTER, NOISE = "slower", "faster", "within noise"
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One timing of one row, in the unit of its file; lower is better."""
-
-    median: float
-    p5: float
-    p95: float
-
-    @property
-    def usable(self) -> bool:
-        """Whether ratios can be taken of it."""
-        return all(math.isfinite(x) and x > 0 for x in (self.median, self.p5, self.p95))
+SLOWER, FASTER, NOISE, TOO_FEW = "slower", "faster", "within noise", "of too few runs"
 
 
 @dataclass(frozen=True)
@@ -87,7 +52,7 @@ class Comparison:
 
     changes: list[Change]
     broken: list[str]
-    """Checks that passed before and fail now, and kernels whose result is wrong now."""
+    """What fails now and did not before, in words: checks, rows that can't be measured any more, wrong kernels."""
     only_before: list[str]
     only_after: list[str]
     differences: list[str]
@@ -101,93 +66,16 @@ class Comparison:
             for c in self.changes
             if c.verdict == SLOWER and not c.metric.startswith(YARDSTICKS)
         ]
-        return slower + [f"{what}: passed before, fails now" for what in self.broken]
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A result file.
-
-    Raises:
-        InputError: it can't be read, or is none of ours.
-    """
-    document = read_json(path)
-    if not isinstance(document, dict) or not document.get("results") or "kind" not in document:
-        raise InputError(f"{path} is no result file: wanted an object with kind and results")
-    rows, environment = document["results"], document.get("environment", {})
-    whole = isinstance(rows, dict) or (isinstance(rows, list) and all(isinstance(row, dict) for row in rows))
-    gpus = environment.get("gpus", []) if isinstance(environment, dict) else None
-    if not whole or not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
-        raise InputError(f"{path} is no result file: its results or its environment are of another shape")
-    return document
-
-
-def label(row: Mapping[str, Any]) -> str:
-    """What a row is of, as one line."""
-    parts = []
-    for key in IDENTITY:
-        value = row.get(key)
-        if value is None or isinstance(value, list) or (key == "batch" and value == 1):
-            continue  # one text a call is what a row that names no batch is of
-        if isinstance(value, Mapping):
-            parts.append(" ".join(f"{k}={_plain(v)}" for k, v in value.items()))
-        else:
-            parts.append(str(value) if isinstance(value, str) else f"{key}={value}")
-    return ", ".join(parts)
-
-
-def _plain(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def timings(row: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Timing]]:
-    """Every (name, timing) in a row, however deep; lists of rows are named by what they are of."""
-    for median, p5, p95, unit in (("median_ms", "p5_ms", "p95_ms", "ms"), ("median", "p5", "p95", path)):
-        if all(isinstance(row.get(key), int | float) for key in (median, p5, p95)):
-            name = f"{path} {unit}".strip() if unit != path else path
-            yield name, Timing(float(row[median]), float(row[p5]), float(row[p95]))
-    for key, value in row.items():
-        if isinstance(value, Mapping) and key not in IDENTITY:
-            yield from timings(value, f"{path}.{key}".strip("."))
-        elif isinstance(value, list):
-            for entry in value:
-                if isinstance(entry, Mapping) and label(entry):
-                    yield from timings(entry, f"{path}.{key}[{label(entry)}]".strip("."))
-
-
-def rows_of(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Rows by label; rows that say the same of themselves are numbered."""
-    results = document["results"]
-    if isinstance(results, Mapping):
-        results = [{"name": name, "count": value} for name, value in results.items()]
-    found: dict[str, Mapping[str, Any]] = {}
-    for row in results:
-        name, number = label(row) or "row", 1
-        while name in found:
-            number += 1
-            name = f"{label(row) or 'row'} #{number}"
-        found[name] = row
-    return found
+        return slower + self.broken
 
 
 def judge(before: Timing, after: Timing, tolerance: float = TOLERANCE) -> str:
-    """Whether the two ranges lie apart, and which way."""
+    """Whether the two ranges lie apart, and which way; ranges of too few runs say neither."""
+    if not (before.has_spread and after.has_spread):
+        return TOO_FEW
     if after.p5 > before.p95 * (1 + tolerance):
         return SLOWER
     return FASTER if after.p95 < before.p5 / (1 + tolerance) else NOISE
-
-
-def verdict(row: Mapping[str, Any]) -> bool | None:
-    """Whether what a row checked is right, by the name that its benchmark has for it; None if it checked nothing."""
-    for key in ("passed", "on_target"):
-        if isinstance(row.get(key), bool):
-            return bool(row[key])
-    faults = [row[key] for key in ("problems", "failures", "error") if key in row]
-    return not any(faults) if faults else None
-
-
-def refused(document: Mapping[str, Any]) -> set[str]:
-    """Rows that got no time because their result was wrong."""
-    return {label(entry) for entry in document.get("not_measured", []) if entry.get("wrong")}
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float = TOLERANCE) -> Comparison:
@@ -199,25 +87,34 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: floa
     if before["kind"] != after["kind"]:
         raise InputError(f"kinds differ: {before['kind']} and {after['kind']}; give two files of one benchmark")
     old, new = rows_of(before), rows_of(after)
-    common = [name for name in old if name in new]
+    unclear = {name for name, _ in repeated(before).items() ^ repeated(after).items() if name in old and name in new}
     changes, broken, judged = [], [], 0
-    for name in common:
+    for name in old:
+        was = verdict(old[name])
+        if name not in new:
+            broken += [f"{name}: passed before, missing now"] if was else []
+            continue
+        if name.partition(" #")[0] in unclear:
+            continue
         theirs = dict(timings(new[name]))
         for metric, timing in timings(old[name]):
             if metric in theirs and timing.usable and theirs[metric].usable:
                 changes.append(Change(name, metric, timing, theirs[metric], judge(timing, theirs[metric], tolerance)))
-        was = verdict(old[name])
         if was is not None:
             judged += 1
             if was and not verdict(new[name]):
-                broken.append(name)
-    if not changes and not judged:
+                broken.append(f"{name}: passed before, fails now")
+    failed_before = failures(before)
+    failed_now = {name: why for name, why in failures(after).items() if name not in failed_before}
+    broken += [f"{name}: fails now: {why}" for name, why in sorted(failed_now.items())]
+    if not changes and not judged and not broken:
         raise InputError(
             f"nothing to compare: no row of the {before['kind']} files is in both with a timing or verdict"
         )
-    broken += sorted(refused(after) - refused(before))
     only_before, only_after = [n for n in old if n not in new], [n for n in new if n not in old]
-    return Comparison(changes, broken, only_before, only_after, _differences(before, after))
+    differences = _differences(before, after)
+    differences += [f"number of rows called {name!r}, which are not compared" for name in sorted(unclear)]
+    return Comparison(changes, broken, only_before, only_after, differences)
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -239,7 +136,7 @@ def lines(found: Comparison, every: bool = False) -> Iterator[str]:
     """The comparison as text."""
     for difference in found.differences:
         yield f"differs: {difference}"
-    shown = [change for change in found.changes if every or change.verdict != NOISE]
+    shown = [change for change in found.changes if every or change.verdict in (SLOWER, FASTER)]
     if shown:
         width = min(70, max(len(f"{c.what} {c.metric}") for c in shown))
         yield f"{'':{width}}  {'before':>10} {'after':>10} {'ratio':>7}  {'bounds':>14}"
@@ -250,12 +147,17 @@ def lines(found: Comparison, every: bool = False) -> Iterator[str]:
             f"{what:{width}}  {c.before.median:10.4g} {c.after.median:10.4g} {c.ratio:6.3f}x"
             f"  [{low:5.2f}, {high:5.2f}]  {c.verdict}"
         )
-    for name in found.broken:
-        yield f"{name}: passed before, fails now"
-    for title, names in (("only in the first", found.only_before), ("only in the second", found.only_after)):
+    yield from found.broken
+    for title, names in (
+        ("of the first are missing in the second, and not compared", found.only_before),
+        ("are in the second only", found.only_after),
+    ):
         if names:
             yield f"{len(names)} rows {title}: {'; '.join(names[:5])}{' …' if len(names) > 5 else ''}"
-    counts = {verdict: sum(c.verdict == verdict for c in found.changes) for verdict in (SLOWER, FASTER, NOISE)}
+    kinds = (SLOWER, FASTER, NOISE, TOO_FEW)
+    counts = {kind: sum(c.verdict == kind for c in found.changes) for kind in kinds}
+    if not counts[TOO_FEW]:
+        del counts[TOO_FEW]
     yield f"{len(found.changes)} timings: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
 
 

@@ -66,7 +66,8 @@ def sweep(
         lost: asked after an error whether the device still works.
 
     Returns:
-        Results, each with its `rows`, and what was not measured with the reason; a wrong kernel's entry has `wrong`.
+        Results, each with its `rows`, and what was not measured with the reason; a wrong kernel's entry has `wrong`,
+        that of one which raised has `failed`.
     """
     results: list[Result] = []
     missing: list[Result] = []
@@ -96,7 +97,7 @@ def sweep(
                     missing.append({**where, "reason": str(error), "wrong": True})
                     print(f"WRONG: {error}", file=sys.stderr, flush=True)
                 except Exception as error:  # of one kernel on a GPU that nobody has tried it on: the rest goes on
-                    missing.append({**where, "reason": _words(error)})
+                    missing.append({**where, "reason": _words(error), "failed": True})
                     print(f"{plan.kernel} {n} rows {name}: {_words(error)}", file=sys.stderr, flush=True)
                     gone = lost()
                 else:

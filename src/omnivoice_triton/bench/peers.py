@@ -195,10 +195,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(record: Record) -> list[str]:
     """Lines to print: one a row, then what was not there and what was not measured."""
-    lines = [f"{'dtype':6}{'case':16}{'path':27}{'median ms':>10}{'p95':>9}{'cold':>9}{'x eager':>9}{'speed x':>9}"]
+    lines = [
+        f"{'dtype':6}{'case':16}{'path':27}{'runs':>5}{'median ms':>10}{'p95':>9}{'cold':>9}{'x eager':>9}"
+        f"{'speed x':>9}"
+    ]
     for row in record.rows:
         lines.append(
-            f"{row['dtype']:6}{row['case']:16}{row['mode']:27}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
+            f"{row['dtype']:6}{row['case']:16}{row['mode']:27}{row['runs']:5}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
             f"{row['cold_ms']:9.0f}{row['ratio_to_base']:9.3f}{row['speed_x']:9.1f}"
         )
     for entry in record.not_available:

@@ -108,7 +108,8 @@ def measure_cells(
             keep([], [left_out(cell, dtype, str(error))])
             continue
         round_s[cell.case] = turns.round_s
-        rows, missing = [], [left_out(cell, dtype, reason, mode) for mode, reason in turns.failed.items()]
+        rows: list[Row] = []
+        missing = [{**left_out(cell, dtype, why, mode), "failed": True} for mode, why in turns.failed.items()]
         for mode, figures in turns.rows.items():
             row = {"mode": mode, "case": cell.name, "dtype": dtype, "batch": cell.batch, **figures}
             if more is not None and budget.left > 2 * turns.round_s:
@@ -280,7 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def table(rows: Sequence[Row], missing: Sequence[LeftOut]) -> list[str]:
     """Lines to print: one a row, then what was not measured."""
     lines = [
-        f"{'dtype':6}{'case':16}{'mode':13}{'median ms':>10}{'p95':>9}{'cold':>9}{'x base':>8}{'rtf':>8}{'speed x':>9}"
+        f"{'dtype':6}{'case':16}{'mode':13}{'runs':>5}{'median ms':>10}{'p95':>9}{'cold':>9}{'x base':>8}{'rtf':>8}"
+        f"{'speed x':>9}"
         f"{'LM ms':>9}{'codec':>8}{'post':>8}{'VRAM MB':>9}{'J each':>8}"
     ]
     for row in rows:
@@ -288,7 +290,7 @@ def table(rows: Sequence[Row], missing: Sequence[LeftOut]) -> list[str]:
         cells_.append(("joules_per_utterance", 8, 2))
         tail = "".join(f"{row[key]:{w}.{d}f}" if key in row else f"{'–':>{w}}" for key, w, d in cells_)
         lines.append(
-            f"{row['dtype']:6}{row['case']:16}{row['mode']:13}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
+            f"{row['dtype']:6}{row['case']:16}{row['mode']:13}{row['runs']:5}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
             f"{row['cold_ms']:9.0f}{row['ratio_to_base']:8.3f}{row['rtf']:8.4f}{row['speed_x']:9.1f}{tail}"
         )
     for entry in missing:

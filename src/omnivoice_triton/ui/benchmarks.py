@@ -207,6 +207,11 @@ def _compare(page: Page, documents: dict[str, Any]) -> None:
             st.error("\n".join([f"{words('regressions')}:", *(f"- {line}" for line in found["regressions"])]))
         else:
             st.success(words("no_regressions"))
+        few = sum(change["verdict"] == "of too few runs" for change in found["changes"])
+        if few:
+            st.warning(words("few_runs", n=few, all=len(found["changes"])))
+        if found["only_before"]:
+            st.warning(words("rows_missing", n=len(found["only_before"]), names="; ".join(found["only_before"][:5])))
         rows = [
             {
                 "": change["what"],

@@ -239,7 +239,17 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "before": ("before", "이전", "之前"),
     "after": ("after", "이후", "之后"),
     "compare_run": ("Compare", "비교", "比较"),
-    "regressions": ("Slower beyond noise", "잡음 이상으로 느려짐", "超出噪声的变慢"),
+    "regressions": ("Got worse", "나빠진 것", "变差的项目"),
+    "rows_missing": (
+        "{n} rows of the first are missing in the second: {names}",
+        "첫째 파일의 행 {n}개가 둘째 파일에 없습니다: {names}",
+        "第一个文件的 {n} 行在第二个文件中没有：{names}",
+    ),
+    "few_runs": (
+        "{n} of {all} timings are of too few runs for a verdict.",
+        "시간 측정값 {all}개 중 {n}개는 측정 횟수가 적어 판정하지 않았습니다.",
+        "{all} 个计时中有 {n} 个运行次数太少，不作判断。",
+    ),
     "no_regressions": (
         "Nothing is slower beyond noise.",
         "잡음 이상으로 느려진 것이 없습니다.",
