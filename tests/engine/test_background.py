@@ -60,3 +60,17 @@ def test_a_stop_just_before_it_falls_asleep_is_not_missed(
 
 def test_nothing_to_stop(scheduler: Scheduler) -> None:
     assert ended(Background(scheduler))
+
+
+def test_its_own_thread_may_stop_it(scheduler: Scheduler) -> None:
+    """As a future's callback does that closes the engine."""
+    background, stopped = Background(scheduler), threading.Event()
+
+    def step() -> bool:
+        background.stop()
+        stopped.set()
+        return False
+
+    background.start(step)
+    assert stopped.wait(10)
+    assert not background.running

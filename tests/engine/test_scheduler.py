@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from omnivoice_triton.engine.prompt import Prompt
 from omnivoice_triton.engine.request import Request
 from omnivoice_triton.engine.scheduler import Job, Scheduler
+from omnivoice_triton.speech import InputError
 
 BUDGET = 100
 
@@ -167,6 +168,47 @@ def test_abort_ends_everything(runner: Counter, scheduler: Scheduler) -> None:
         with pytest.raises(OSError, match="gone"):
             job.future.result(0)
     assert scheduler.load == (0, 0)
+    assert not runner.held
+
+
+def test_a_closed_scheduler_takes_no_job_that_nobody_would_end(runner: Counter, scheduler: Scheduler) -> None:
+    waiting = make_job()
+    scheduler.submit([waiting])
+    scheduler.close()
+    assert waiting.future.cancelled()
+    with pytest.raises(InputError, match="is closed"):
+        scheduler.submit([make_job()])
+    assert scheduler.load == (0, 0)
+    assert not runner.held
+
+
+@pytest.mark.parametrize("ends", ["well", "broken", "cancelled"])
+def test_a_callback_may_step(runner: Counter, scheduler: Scheduler, ends: str) -> None:
+    """Futures call back inside a step: what they run there finds a whole scheduler."""
+    jobs = [make_job(steps=2), make_job(steps=2), make_job(steps=3)]
+    jobs[0].future.add_done_callback(lambda _: run_all(scheduler))
+    scheduler.submit(jobs)
+    assert scheduler.step()
+    if ends == "broken":
+        runner.broken[jobs[0].number] = "run"
+    elif ends == "cancelled":
+        jobs[0].future.cancel()
+    run_all(scheduler)
+    done = [job.future.done() for job in jobs]
+    assert done == [True] * 3
+    assert not runner.held
+    if ends == "well":
+        assert [int(job.future.result()) for job in jobs] == [job.number for job in jobs]
+
+
+def test_a_callback_that_steps_sees_who_has_just_joined(runner: Counter, scheduler: Scheduler) -> None:
+    """Else it would admit others beside them, over the budget."""
+    joining, broken, next_one = make_job(rows=60), make_job(rows=30), make_job(rows=60)
+    runner.broken[broken.number] = "admit"
+    broken.future.add_done_callback(lambda _: scheduler.step())
+    scheduler.submit([joining, broken, next_one])
+    run_all(scheduler)
+    assert [int(job.future.result()) for job in (joining, next_one)] == [joining.number, next_one.number]
     assert not runner.held
 
 

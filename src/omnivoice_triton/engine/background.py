@@ -35,12 +35,15 @@ class Background:
             self._thread.start()
 
     def stop(self) -> None:
-        """Return when the thread has ended, after the step that it is at; what is left stays with the scheduler."""
+        """Return when the thread has ended, after the step that it is at; what is left stays with the scheduler.
+
+        From a future's callback, which the thread itself runs, it returns at once, and the thread ends after it.
+        """
         self._stopping = True
         self._scheduler.wake()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-            self._thread = None
+        self._thread = None
 
     def _serve(self, step: Callable[[], bool]) -> None:
         while not self._stopping:

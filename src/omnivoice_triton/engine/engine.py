@@ -9,7 +9,7 @@ engine.generate_tokens(task, config)       upstream's `_generate_iterative`, to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -25,7 +25,7 @@ from omnivoice_triton.engine.ops import resolve_backend
 from omnivoice_triton.engine.precompile import precompile
 from omnivoice_triton.engine.prompt import PromptBuilder
 from omnivoice_triton.engine.request import DecodeOptions, Request
-from omnivoice_triton.engine.scheduler import Scheduler
+from omnivoice_triton.engine.scheduler import CLOSED, Scheduler
 from omnivoice_triton.engine.step import StepRunner
 from omnivoice_triton.engine.step_graphs import Capture, CudaCapture, run_eagerly
 from omnivoice_triton.engine.stream import EngineStream, no_grad
@@ -166,8 +166,9 @@ class Engine:
     def submit(self, request: Request) -> Future[torch.Tensor]:
         """Queue a request; its future gives the tokens, [C, T] int64 on the engine's device.
 
-        Somebody has to call `step` or `run_until_idle`, unless `start` was called. `future.cancel()` takes the request
-        out at the next step boundary. With `torch` noise the request is a batch of one.
+        They may still be on their way, on the stream that was current when the engine was made. Somebody has to call
+        `step` or `run_until_idle`, unless `start` was called. `future.cancel()` takes the request out at the next step
+        boundary. With `torch` noise the request is a batch of one.
 
         Raises:
             InputError: it can't be decoded, or not by an engine of this size.
@@ -200,7 +201,7 @@ class Engine:
         """Stop the background thread, cancel what is left, and give upstream's Linears their own tensors back."""
         self._closing = True
         self._background.stop()
-        self._scheduler.abort()
+        self._scheduler.close()
         with no_grad():
             self.weights.unshare()
 
@@ -258,6 +259,8 @@ class Engine:
                     if on_step is not None:
                         on_step(sum(job.step for job in jobs), total)
             tokens = [job.future.result() for job in jobs]
+        except CancelledError:
+            raise InputError(CLOSED) from None  # nobody else has these futures
         except BaseException:
             for job in jobs:
                 job.future.cancel()
@@ -287,7 +290,7 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._closing:
-            raise InputError("this engine is closed: make a new one")
+            raise InputError(CLOSED)
 
 
 def _capability(device: torch.device) -> int:

@@ -20,7 +20,9 @@ import torch
 from omnivoice_triton.engine.layout import Placement
 from omnivoice_triton.engine.noise import TorchDraws
 from omnivoice_triton.engine.request import Request
+from omnivoice_triton.speech import InputError
 
+CLOSED = "this engine is closed: make a new one"
 _numbers = itertools.count(1)
 
 
@@ -74,6 +76,7 @@ class Scheduler:
         self._fits = fits
         self._queue: deque[Job] = deque()
         self._running: list[Job] = []
+        self._closed = False
         self._changed = threading.Condition()  # guards the queue
         self._stepping = threading.RLock()  # guards the running set and the runner
 
@@ -88,8 +91,14 @@ class Scheduler:
         return self._stepping
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Queue jobs, in order and with none between them."""
+        """Queue jobs, in order and with none between them.
+
+        Raises:
+            InputError: it was closed; asked where no `close` can come between, lest nobody ever ends these jobs.
+        """
         with self._changed:
+            if self._closed:
+                raise InputError(CLOSED)
             self._queue.extend(jobs)
             self._changed.notify_all()
 
@@ -121,24 +130,32 @@ class Scheduler:
             with self._changed:
                 return bool(self._running or self._queue)
 
+    def close(self) -> None:
+        """Cancel every job, running or waiting, and take no more."""
+        with self._changed:
+            self._closed = True
+        self.abort()
+
     def abort(self, error: BaseException | None = None) -> None:
         """End every job, running or waiting: with `error`, or as cancelled."""
         with self._stepping:
             with self._changed:
                 jobs = [*self._running, *self._queue]
                 self._queue.clear()
+            self._running = []
             for job in jobs:
                 self._fail(job, error)
-            self._running = []
 
     def _drop_cancelled(self) -> None:
-        for job in [job for job in self._running if job.future.cancelled()]:
-            self._running.remove(job)
+        dropped = [job for job in self._running if job.future.cancelled()]
+        self._running = [job for job in self._running if job not in dropped]
+        for job in dropped:
             self._fail(job, None)
 
     def _admit(self) -> None:
         rows = sum(job.rows for job in self._running)
         joined: list[Job] = []
+        ended: list[tuple[Job, BaseException | None]] = []
         while True:
             with self._changed:
                 if not self._queue:
@@ -149,25 +166,28 @@ class Scheduler:
                     break  # it waits, and so does everybody behind it
                 self._queue.popleft()
             if dropped:
-                self._fail(job, None)
+                ended.append((job, None))
                 continue
             try:
                 self._runner.admit(job)
             except Exception as error:
-                self._fail(job, error)
+                ended.append((job, error))
                 continue
             joined.append(job)
             rows += job.rows
         if joined:
-            self._running.extend(self._place(joined))
+            self._running.extend(self._place(joined, ended))
+        for job, why in ended:  # at last: callbacks of futures run here, and may step
+            self._fail(job, why)
 
-    def _place(self, joined: list[Job]) -> list[Job]:
-        """Those of the admitted who made it onto the device."""
+    def _place(self, joined: list[Job], ended: list[tuple[Job, BaseException | None]]) -> list[Job]:
+        """Those of the admitted who made it onto the device; the others go to `ended`."""
         try:
             self._runner.place()
         except Exception as error:
             if len(joined) == 1:
-                self._fail(joined[0], error)
+                self._runner.release(joined[0])
+                ended.append((joined[0], error))
                 return []
             # One of them broke it: each by itself, lest the others pay.
             for job in joined:
@@ -177,9 +197,9 @@ class Scheduler:
                 try:
                     self._runner.admit(job)
                 except Exception as own:
-                    self._fail(job, own)
+                    ended.append((job, own))
                     continue
-                placed += self._place([job])
+                placed += self._place([job], ended)
             return placed
         return joined
 
@@ -188,14 +208,15 @@ class Scheduler:
             self._runner.run(self._running)
         except Exception as error:
             # The step was common to all of them, and where it broke off is unknown.
-            for job in self._running:
+            failed, self._running = self._running, []
+            for job in failed:
                 self._fail(job, error)
-            self._running = []
             return
         for job in self._running:
             job.step += 1
-        for job in [job for job in self._running if job.step >= len(job.counts)]:
-            self._running.remove(job)
+        finished = [job for job in self._running if job.step >= len(job.counts)]
+        self._running = [job for job in self._running if job.step < len(job.counts)]
+        for job in finished:  # out of the set by now: callbacks of futures run here, and may step
             self._finish(job)
 
     def _finish(self, job: Job) -> None:

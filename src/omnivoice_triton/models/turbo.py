@@ -55,7 +55,7 @@ class TurboHandle(PatchHandle):
         self._frame_rate: int = model.audio_tokenizer.config.frame_rate  # transformers takes 25 us to look it up
         self._calls = threading.local()
         self._sounding = threading.RLock()  # codec graphs and the finisher serve one thread at a time
-        self._warm = False
+        self._warm = threading.Event()
         model.__dict__["generate"] = self.generate
         model.__dict__["_generate_iterative"] = self.generate_tokens
         mark_changed(model.llm)
@@ -80,14 +80,16 @@ class TurboHandle(PatchHandle):
 
     def warmup(self) -> None:
         """Capture the graphs of engine and codec; otherwise the first generate() does. Nothing is captured later."""
+        if self._warm.is_set():
+            return
         with self._sounding:
-            if self._warm:
+            if self._warm.is_set():
                 return
             self.engine.warmup()
             if isinstance(self.codec, CodecGraphs):
                 with self._on_device():
                     self.codec.warmup()
-            self._warm = True
+            self._warm.set()
 
     @contextmanager
     def call(self, seed: int | None, progress: Progress | None = None) -> Iterator[None]:
