@@ -349,7 +349,7 @@ def test_results_of_ones_own_and_comparing(app: AppTest, tmp_path: Path) -> None
     app.selectbox(key="after").set_value("mine")
     press(app, "compare")
     errors = [error.value for error in app.error]
-    assert any("Slower beyond noise" in value and "10.00x" in value for value in errors)
+    assert any("Got worse" in value and "10.00x" in value for value in errors)
     assert any("device: " in warning.value and "My GPU" in warning.value for warning in app.warning)
 
 

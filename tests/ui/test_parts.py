@@ -316,3 +316,12 @@ def test_a_comparison_through_the_command_line(tmp_path: Path) -> None:
     assert not commands.compare(document, document)["regressions"]
     with pytest.raises(commands.CommandFailed, match="kinds differ"):
         commands.compare(document, {**document, "kind": "other"})
+
+
+def test_times_of_few_runs_are_counted() -> None:
+    from omnivoice_triton.bench.result_rows import FEWEST_RUNS
+
+    assert files.FEWEST_RUNS == FEWEST_RUNS
+    rows = [{"case": "a", "dtype": "fp16", "runs": runs} for runs in (1, 4, 5, 9)]
+    rows += [{"case": "a", "dtype": "bf16", "runs": 1}, {"part": "options", "case": "a", "dtype": "fp16", "runs": 1}]
+    assert files.few_runs({"results": rows}, "fp16") == (2, 4)

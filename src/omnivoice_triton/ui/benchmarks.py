@@ -107,6 +107,10 @@ def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> No
                 mine = [row for row in rows if row["mode"] == mode and row["case"] in picked]
                 series.append(charts.Bars(label, mine, mode, number))
         st.plotly_chart(charts.bars(series, "case", words(f"metric_{metric}"), picked), key=f"chart-{kind}")
+        for name, document in documents.items():
+            few, all_of_them = files.few_runs(document, dtype)
+            if few:
+                st.caption(f"{tables.escaped(name)}: {words('few_runs_drawn', n=few, all=all_of_them)}")
     for name, document in documents.items():
         curves = files.throughput_curves(document, dtype)
         if curves:

@@ -25,6 +25,8 @@ STARTUP = ("python_s", "imports_s", "load_s", "step_graphs_s", "codec_graphs_s",
 """What turbo's start is made of, in its order."""
 TURBO_PARTS = ("options", "memory", "startup")
 """Of turbo, beside its cases and throughput."""
+FEWEST_RUNS = 5
+"""Of fewer runs p5 and p95 bound no noise: as `bench compare` has it, which front ends don't import."""
 DRAWN = ("speed", "peers", "turbo", "kernels")
 """Kinds that there are charts of."""
 VERDICTS = ("verify", "parity", "smoke", "sanitizer")
@@ -147,6 +149,12 @@ def latency_rows(document: Mapping[str, Any], dtype: str, metric: str = "median_
         low, high = (number(row, "p5_ms"), number(row, "p95_ms")) if metric == "median_ms" else (median, median)
         rows.append({"mode": str(row["mode"]), "case": str(row["case"]), "median": median, "p5": low, "p95": high})
     return rows
+
+
+def few_runs(document: Mapping[str, Any], dtype: str) -> tuple[int, int]:
+    """How many of the cases' times are of so few runs that they have no spread, and of how many."""
+    runs = [row.get("runs") for row in _cases(document) if row.get("dtype") == dtype]
+    return sum(isinstance(count, int) and count < FEWEST_RUNS for count in runs), len(runs)
 
 
 def _cases(document: Mapping[str, Any]) -> list[Row]:

@@ -245,6 +245,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "첫째 파일의 행 {n}개가 둘째 파일에 없습니다: {names}",
         "第一个文件的 {n} 行在第二个文件中没有：{names}",
     ),
+    "few_runs_drawn": (
+        "{n} of {all} times are of fewer than five runs: no spread.",
+        "시간 {all}개 중 {n}개는 다섯 번 미만으로 잰 값이라 편차가 없습니다.",
+        "{all} 个时间中有 {n} 个运行不到五次：没有离散范围。",
+    ),
     "few_runs": (
         "{n} of {all} timings are of too few runs for a verdict.",
         "시간 측정값 {all}개 중 {n}개는 측정 횟수가 적어 판정하지 않았습니다.",
