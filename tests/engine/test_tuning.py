@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from omnivoice_triton.engine import tuning
+from omnivoice_triton.engine import measure, tuning
 from omnivoice_triton.engine.candidates import GEMM_TILES
 from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.engine.measure import measure_step, parse_case
@@ -180,3 +180,25 @@ def test_hoppers_own_kernels_are_tried_where_they_fit(monkeypatch: pytest.Monkey
         assert tiles.needs_nvrtc is own
         assert own is any(isinstance(tiles.for_attention(320), HopperAttentionTile) for tiles in tried)
     assert len(list(tmp_path.rglob("*.cubin"))) == 4  # of five GEMMs: o and down are cut alike
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["tune", "MODEL", "OUT", "--rows", "448,320"], "--rows must be rising whole numbers"),
+        (["tune", "MODEL", "OUT", "--rows", "0"], "--rows must be rising whole numbers"),
+        (["tune", "MODEL", "OUT", "--rows", "x"], "--rows must be rising whole numbers"),
+        (["tune", "MODEL", "nowhere/at/all.json"], "does not exist"),
+        (["step", "./no-model"], "no-model"),
+        (["step", "MODEL", "--case", "40"], "a case is prompt rows x frames"),
+        (["step", "MODEL", "--fast"], "unrecognized arguments"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [{"OUT": str(tmp_path / "out.json"), "MODEL": str(tmp_path)}.get(flag, flag) for flag in flags]
+    assert measure.main(given) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1

@@ -10,7 +10,6 @@ directory or a hub id. Both print JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -21,6 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from omnivoice_triton.audio_files import check_writable
+from omnivoice_triton.checkpoint import resolve_model
+from omnivoice_triton.commands import Parser, command
 from omnivoice_triton.engine.engine import Engine
 from omnivoice_triton.engine.prompt import Prompt
 from omnivoice_triton.engine.request import DecodeOptions, Request
@@ -111,9 +113,25 @@ def void(_: object) -> None:
     """Discard a result."""
 
 
+def _rows(text: str | None) -> tuple[int, ...]:
+    """Packed rows to tune at.
+
+    Raises:
+        InputError: none, no whole numbers above 0, or not rising.
+    """
+    if text is None:
+        return ROWS
+    parts = text.split(",")
+    rows = tuple(int(part) for part in parts if part.strip().isdecimal())
+    if len(rows) != len(parts) or sorted(set(rows)) != list(rows) or rows[0] < 1:
+        raise InputError(f"--rows must be rising whole numbers with commas between, such as 320,448, not {text!r}")
+    return rows
+
+
+@command("engine.measure")
 def main(argv: Sequence[str] | None = None) -> int:
     """The two commands of the module's docstring."""
-    parser = argparse.ArgumentParser(description="Measure or tune the decoding step on this GPU.")
+    parser = Parser(description="Measure or tune the decoding step on this GPU.")
     parser.add_argument("what", choices=("step", "tune"))
     parser.add_argument("model", help="directory or hub id")
     parser.add_argument("out", nargs="?", type=Path, help="where tune writes its table")
@@ -124,16 +142,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--attention", choices=("exact", "int8"), default="exact", help="the engine's option, of step")
     parser.add_argument("--precision", choices=("fp8",), help="the engine's option, of step; FP8 at every row count")
     args = parser.parse_args(argv)
+    rows = _rows(args.rows)
+    cases = [parse_case(text) for text in args.case or ["40x125"]]
+    if args.out is not None:
+        check_writable(args.out)
+    path = resolve_model(args.model)
     from omnivoice.models.omnivoice import OmniVoice
 
-    cases = [parse_case(text) for text in args.case or ["40x125"]]
-    model = OmniVoice.from_pretrained(args.model, device_map="cuda", dtype=getattr(torch, args.dtype))
+    model = OmniVoice.from_pretrained(str(path), device_map="cuda", dtype=getattr(torch, args.dtype))
     major, minor = torch.cuda.get_device_capability()
     capability = 10 * major + minor
     if args.what == "tune":
         with torch.inference_mode(False), torch.no_grad():
             weights = BackboneWeights.from_upstream(model)
-        rows = tuple(int(n) for n in args.rows.split(",")) if args.rows else ROWS
         table = tune(weights, capability=capability, rows=rows, report=lambda line: print(line, file=sys.stderr))
         text = json.dumps(table, indent=1)
         if args.out is not None:
