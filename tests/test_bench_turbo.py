@@ -164,6 +164,38 @@ def test_step_figures(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "step_ms" not in turbo_cases.step_figures(handle, [(40, 125)] * 64, 40.0, 750.0), "more than run together"
 
 
+def test_floors_are_of_the_peak_that_the_run_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the memory of modes loaded alone and the turns, in the run's own dtype, and nothing of it is kept."""
+    seen: list[Any] = []
+
+    class Loaded:
+        def __init__(self, mode: str, **_: Any) -> None:
+            self.mode = SimpleNamespace(engine=mode == "turbo")
+            seen.append(mode)
+
+        def __enter__(self) -> Loaded:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def memory(path: Path, dtype: str, mode: str, cases: Any) -> dict[str, Any]:
+        seen.append(f"memory of {mode}")
+        return {case: {"peak_vram_mb": 1.0} for case in cases}
+
+    monkeypatch.setattr(turbo_cases, "memory", memory)
+    monkeypatch.setattr(turbo_cases, "matmul_tflops", lambda dtype: seen.append(dtype) or 123.0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append("emptied"))
+    monkeypatch.setattr(turbo_cases, "BaseRunner", Loaded)
+    monkeypatch.setattr(turbo_cases, "reference_voice", lambda runner: "voice")
+    monkeypatch.setattr(
+        turbo_cases, "take_turns", lambda runners, keywords, runs: {mode: {"median_ms": 1.0} for mode in runners}
+    )
+    monkeypatch.setattr(turbo_cases, "turbo_figures", lambda *given: {"peak_tflops": given[-1]})
+    rows = turbo_cases.measure(Path(), "bf16", ["turbo"], 3, quick=True)
+    assert seen == ["memory of base", "memory of turbo", torch.bfloat16, "emptied", "base", "turbo"]
+    assert [row.get("peak_tflops") for row in rows] == [None, 123.0] * 2
+
+
 # --- lengths
 
 Speak = Callable[[float, int], tuple[float, int]]
@@ -377,6 +409,7 @@ def test_all_parts(gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "33333",
         "222.2",
         "PASS fp16: 300 lengths, 0 captures",
+        "1 of 1 rows are of fewer than 5 runs, down to 3: p5 and p95 bound no noise",
         "met",
     ):
         assert figure in printed
@@ -409,7 +442,7 @@ def test_nothing_measured_fails_and_keeps_the_rest(
     [
         (["speed"], "invalid choice"),
         (["--runs", "0"], "--runs: must be a whole number of at least 1"),
-        (["--dtypes", "fp8"], "--dtypes must be of"),
+        (["--dtypes", "fp8"], "--dtypes: invalid choice: 'fp8'"),
         (["--modes", "warp"], "invalid choice"),
     ],
 )

@@ -69,7 +69,7 @@ def modes(document: dict[str, Any], say: Say) -> Table:
     ratios = [say("of base"), say("of its p5")]
     head = [say("mode"), "fp16", *ratios, "bf16", *ratios]
     head += [say("first call"), say("times real time"), say("peak memory")]
-    return head, rows, say(MODES_NOTE)
+    return head, rows, notes(say(MODES_NOTE), few_runs(list(by.values()), say))
 
 
 def cases(document: dict[str, Any], say: Say) -> Table:
@@ -185,4 +185,4 @@ def peers(document: dict[str, Any], say: Say) -> Table:
     missing = dict.fromkeys(f"`{e['path']}` ({e['dtype']})" for e in document["not_available"])
     note = say(PEERS_NOTE).format(names=", ".join(missing) or say("none"))
     titles = ("path", "dtype", "case", "ms", "of upstream's", "first call", "times real time")
-    return [say(title) for title in titles], rows, note
+    return [say(title) for title in titles], rows, notes(note, few_runs(document["results"], say))

@@ -51,8 +51,9 @@ KOREAN = {
 
 def few_runs(rows: Sequence[dict[str, Any]], say: Say) -> str:
     """How many of the timings have too few runs to tell noise; nothing if none."""
-    few = [row["runs"] for row in rows if row.get("runs", FEWEST_RUNS) < FEWEST_RUNS]
-    return say(FEW_RUNS).format(few=len(few), all=len(rows), n=FEWEST_RUNS, least=min(few)) if few else ""
+    runs = [row["runs"] for row in rows if "runs" in row]
+    few = [count for count in runs if count < FEWEST_RUNS]
+    return say(FEW_RUNS).format(few=len(few), all=len(runs), n=FEWEST_RUNS, least=min(few)) if few else ""
 
 
 def in_english(text: str) -> str:

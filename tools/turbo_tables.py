@@ -116,7 +116,8 @@ def cases(document: dict[str, Any], say: Say) -> Table:
         if r["mode"] == "turbo"
     ]
     figures = ["of base", "first call", "LM", "codec", "post", "host", "times real time", "tokens/s"]
-    return [*_said(["case", "dtype"], say), "base", "turbo", *_said(figures, say)], rows, say(CASES_NOTE)
+    head = [*_said(["case", "dtype"], say), "base", "turbo", *_said(figures, say)]
+    return head, rows, notes(say(CASES_NOTE), few_runs(found, say))
 
 
 def floors(document: dict[str, Any], say: Say) -> Table:
@@ -142,7 +143,7 @@ def _peak(document: dict[str, Any]) -> str:
     """The product's rate of each dtype; older files have one figure for all."""
     found = {r["dtype"]: f"{r['peak_tflops']:.0f}" for r in part(document, "cases") if "peak_tflops" in r}
     if not found:
-        return f"{document['peak_tflops']:.0f}"
+        return f"{document['peak_tflops']:.0f}" if "peak_tflops" in document else "–"
     return ", ".join(f"{rate} ({dtype})" for dtype, rate in found.items())
 
 
@@ -202,6 +203,7 @@ def memory(document: dict[str, Any], say: Say) -> Table:
 
 def options(document: dict[str, Any], say: Say) -> Table:
     """The inexact options beside exact turbo."""
+    found = [r for r in part(document, "options") if "unavailable" not in r]
     rows = [
         [
             r["dtype"],
@@ -210,10 +212,10 @@ def options(document: dict[str, Any], say: Say) -> Table:
             f"{r['median_ms']:.1f} ms",
             f"{r['ratio_to_exact']:.3f}",
         ]
-        for r in part(document, "options")
-        if "unavailable" not in r
+        for r in found
     ]
-    return _said(["dtype", "case", "variant", "ms", "of exact"], say), rows, say(OPTIONS_NOTE)
+    head = _said(["dtype", "case", "variant", "ms", "of exact"], say)
+    return head, rows, notes(say(OPTIONS_NOTE), few_runs(found, say))
 
 
 def _said(words: list[str], say: Say) -> list[str]:

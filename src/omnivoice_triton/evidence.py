@@ -110,7 +110,7 @@ def write_json(path: Path | None, kind: str, model: Path | None, figures: dict[s
     document.update(figures)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
+        partial = path.with_name(f"{path.name}.part")
         partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, path)
     return document

@@ -168,8 +168,118 @@ def test_rows_that_say_the_same_of_themselves(tmp_path: Path, capsys: pytest.Cap
     base = file(tmp_path, "d.json", speed(10), speed(90), speed(7, mode="base"))
     assert main(["bench", "compare", base, b]) == 0
     out = capsys.readouterr().out
-    assert "differs: number of rows called 'en 5 s, turbo, fp16', which are not compared" in out
+    assert "differs: rows called 'en 5 s, turbo, fp16': 2 and 1, none of them compared" in out
     assert out.rstrip().endswith("1 timings: 0 slower, 0 faster, 1 within noise")
+
+
+def test_checks_that_say_the_same_of_themselves_are_not_judged(tmp_path: Path) -> None:
+    """Three of a name before and two now: which of them is gone nobody knows."""
+    checks = [{"mode": "turbo", "passed": passed} for passed in (True, True, True, False)]
+    other = {"mode": "base", "passed": True}
+    a = file(tmp_path, "a.json", *checks[:3], other, kind="parity")
+    b = file(tmp_path, "b.json", *checks[2:], other, kind="parity")
+    found = compare.compare(*(compare.load(Path(x)) for x in (a, b)))
+    assert found.regressions == []
+    assert found.differences == ["rows called 'turbo': 3 and 2, none of them compared"]
+
+
+def tier(number: int, *checks: dict[str, Any]) -> dict[str, Any]:
+    passed = all(check["passed"] for check in checks)
+    return {"tier": number, "name": "kernels", "checks": len(checks), "passed": passed, "rows": list(checks)}
+
+
+def test_checks_within_a_tier(tmp_path: Path) -> None:
+    """A tier that checks less passes still; what it checked before is missed."""
+    one, two, slow = ({"name": name, "passed": True, "problems": [], "median_ms": 1.0} for name in ("x", "y", "z"))
+    before = compare.load(Path(file(tmp_path, "a.json", tier(1, one, two), tier(2, slow), kind="verify")))
+
+    def found(*tiers: dict[str, Any]) -> list[str]:
+        after = compare.load(Path(file(tmp_path, "b.json", *tiers, kind="verify")))
+        return compare.compare(before, after).regressions
+
+    assert found(tier(1, one, two), tier(2, slow)) == []
+    assert found(tier(1, one), tier(2, slow)) == ["tier=1, y: passed before, missing now"]
+    failed = {**two, "passed": False}
+    assert found(tier(1, one, failed), tier(2, slow)) == [
+        "tier=1, kernels: passed before, fails now",
+        "tier=1, y: passed before, fails now",
+    ]
+    assert found(tier(1, one, two)) == ["tier=2, kernels: passed before, missing now"], "once, not once a check"
+
+
+@pytest.mark.parametrize("key", ["error", "unavailable"])
+def test_a_row_with_a_reason_in_place_of_figures(key: str) -> None:
+    """As `bench turbo throughput` and `options` write them."""
+
+    def of(*rows: dict[str, Any]) -> dict[str, Any]:
+        return {"kind": "turbo", "environment": {}, "results": [speed(mode="base"), *rows]}
+
+    bare = {name: value for name, value in speed().items() if not name.endswith("_ms")}
+    gone = {**bare, key: "no room for it"}
+    assert compare.compare(of(speed()), of(gone)).regressions == ["en 5 s, turbo, fp16: fails now: no room for it"]
+    assert compare.compare(of({**speed(), "error": None}), of(gone)).regressions == [
+        "en 5 s, turbo, fp16: fails now: no room for it"
+    ], "once"
+    assert compare.compare(of(gone), of(gone)).regressions == []
+    assert compare.compare(of(gone), of(speed())).regressions == []
+
+
+def test_kernels_that_could_not_be_built_are_told_apart_by_rows() -> None:
+    def of(*rows: int) -> dict[str, Any]:
+        left = [{"kernel": "k", "rows": n, "dtype": "fp16", "reason": "raised", "failed": True} for n in rows]
+        return {"kind": "kernels", "environment": {}, "results": [speed()], "not_measured": left}
+
+    assert compare.compare(of(64), of(64, 290)).regressions == ["k, fp16, rows=290: fails now: raised"]
+
+
+def test_other_peoples_paths_are_no_regression_of_ours() -> None:
+    def of(times: float, *failed: str) -> dict[str, Any]:
+        left = [{"path": p, "mode": p, "case": "en 5 s", "reason": "no room", "failed": True} for p in failed]
+        rows = [speed(times, mode=p) for p in ("turbo", "torch-compile") if p not in failed]
+        rows.append(speed(mode="upstream-eager"))
+        return {"kind": "peers", "environment": {}, "not_available": left, "results": rows}
+
+    assert compare.compare(of(100), of(100, "torch-compile")).regressions == []
+    assert compare.compare(of(100), of(100, "turbo")).regressions == ["en 5 s, turbo: fails now: no room"]
+    slower = compare.compare(of(100), of(200))
+    assert [change.verdict for change in slower.changes] == ["slower", "slower", "within noise"]
+    assert slower.regressions == ["en 5 s, turbo, fp16 ms: 2.00x [1.81, 2.21]"]
+
+
+def test_timings_that_a_row_no_longer_has_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    timed = {"median": 1.0, "p5": 0.9, "p95": 1.1, "timings": 9}
+    both = {"kernel": "k", "triton_us": {"graph": timed, "graph_cold": timed}}
+    less = {"kernel": "k", "triton_us": {"graph": timed}}
+    a, b = (file(tmp_path, f"{n}.json", row, kind="kernels") for n, row in (("a", both), ("b", less)))
+    assert main(["bench", "compare", a, b]) == 0
+    out = capsys.readouterr().out
+    assert "1 timings of rows that are in both are missing in the second: k triton_us.graph_cold" in out
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"dirty": None, "commit": "0123456789abcdef"}, "D, commit 0123456789ab, uncommitted changes: unknown"),
+        ({"dirty": True, "commit": "0123456789abcdef"}, "D, commit 0123456789ab, uncommitted changes: yes"),
+        ({"dirty": False, "commit": "0123456789abcdef"}, "D, commit 0123456789ab, uncommitted changes: no"),
+        ({"dirty": None, "commit": None}, "D, commit unknown"),
+    ],
+)
+def test_what_made_each_file_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], environment: dict[str, Any], said: str
+) -> None:
+    a = file(tmp_path, "a.json", speed(), environment={"date_utc": "D", **environment})
+    assert main(["bench", "compare", a, file(tmp_path, "b.json", speed())]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [f"first: {said}", "second: date unknown, commit unknown"]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_compared_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str], which: int) -> None:
+    files = [file(tmp_path, name, speed()) for name in ("a.json", "b.json")]
+    kept = Path(files[which]).read_text()
+    assert main(["bench", "compare", *files, "--json", files[which]]) == 2
+    assert "would overwrite what is compared: name another file" in capsys.readouterr().err
+    assert Path(files[which]).read_text() == kept
 
 
 def test_options_of_one_case_are_told_apart(tmp_path: Path) -> None:

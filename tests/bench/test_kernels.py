@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -130,6 +131,30 @@ def test_ceilings_count_bytes_and_operations() -> None:
     assert ceilings.percent_of_matmul(CEILINGS, 8e8, 2.0, "float16") == pytest.approx(50)
     with pytest.raises(InputError, match="above 0"):
         ceilings.percent_of_copy(CEILINGS, 1, 0.0)
+
+
+@pytest.mark.parametrize(("call_ms", "calls"), [(1.5, 23), (40.0, 16), (137.0, 8)])
+def test_a_ceiling_of_slow_products_has_fewer_timings(
+    monkeypatch: pytest.MonkeyPatch, call_ms: float, calls: int
+) -> None:
+    """fp32 on a small GPU: about a second, not three."""
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: MagicMock(**{"elapsed_time.return_value": call_ms}))
+    made = MagicMock()
+    times = ceilings.event_times_ms(made)
+    assert made.call_count == calls
+    assert len(times) == calls - 3
+
+
+def test_a_ceiling_is_of_its_own_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+        seen.extend((left, right, out))
+
+    monkeypatch.setattr(torch, "mm", multiply)
+    made = ceilings.matmul_tflops(torch.bfloat16, "cpu", 16, lambda call: [call() or 2.0])
+    assert made == pytest.approx(2 * 16**3 / 2e-3 / 1e12)
+    assert {(t.dtype, tuple(t.shape)) for t in seen} == {(torch.bfloat16, (16, 16))}
 
 
 def clocks(us: float) -> dict[str, dict[str, float]]:

@@ -103,6 +103,15 @@ def test_speed_of_little(stubs: Path, tmp_path: Path) -> None:
     assert len(Runner.made) == 4
 
 
+def test_figures_of_few_runs_say_so(stubs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--modes", "turbo", "--dtypes", "fp16", "--no-memory", "--no-extras"]
+    assert speed.main([*flags, "--cases", "en 5 s", "ko short", "--runs", "4"]) == 0
+    said = "2 of 4 rows are of fewer than 5 runs, down to 4: p5 and p95 bound no noise"  # en 5 s has twice the rounds
+    assert said in capsys.readouterr().out
+    assert speed.main([*flags, "--only-5s"]) == 0
+    assert "fewer than" not in capsys.readouterr().out
+
+
 def test_speed_without_time_is_no_result(stubs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.main(["--only-5s", "--budget-s", "1e-9", "--json", str(tmp_path / "speed.json")]) == 2
     assert "nothing was measured: no time was left" in capsys.readouterr().err
@@ -154,7 +163,11 @@ def test_peers(
     assert document["not_available"] == [
         {"path": peers.OLD, "dtype": "fp16", "reason": "--old-package names no folder"}
     ]
-    assert "not available: fp16 omnivoice-triton-old: --old-package names no folder" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not available: fp16 omnivoice-triton-old: --old-package names no folder" in out
+    assert "fewer than" not in out
+    assert peers.main(["--cases", "ko short", "--runs", "2"]) == 0
+    assert "6 of 6 rows are of fewer than 5 runs, down to 2" in capsys.readouterr().out
 
 
 def test_clocks_at_start_and_end(stubs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

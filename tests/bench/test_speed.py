@@ -231,6 +231,11 @@ def test_a_mode_without_a_cell_is_listed() -> None:
     rows, missing = grid(None, clock, runners)
     assert len(rows) == 32
     assert all("mode" not in entry for entry in missing if entry["batch"] == 32)
+    assert all(entry["failed"] for entry in missing), "not for want of time"
+    clock = Clock()
+    _, missing = grid(3.0, clock, two(clock))
+    assert missing[0]["reason"] == "its first calls took all the time that was left"
+    assert not any("failed" in entry for entry in missing)
 
 
 def test_further_figures_are_taken_while_there_is_time() -> None:

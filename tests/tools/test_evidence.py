@@ -65,6 +65,18 @@ def test_every_stage_runs_by_default(tmp_path: Path) -> None:
     assert len(calls) == len(names)
 
 
+def test_it_makes_what_the_tables_read(tmp_path: Path) -> None:
+    _, calls, _ = run(tmp_path)
+    made = {Path(path).stem for call in calls for path in re.findall(r"--(?:json|results) (\S+)", call)}
+    source = (SCRIPT.parent / "results_tables.py").read_text()
+    read = set(re.findall(r'\b(?:table|load)\("([\w-]+)"', source)) | set(re.findall(r'more="([\w-]+)"', source))
+    assert len(read) >= 8
+    assert read <= made
+    # The demo voice's are its own tools'.
+    committed = {path.stem for path in (SCRIPT.parents[1] / "bench" / "results").glob("*.json")}
+    assert {name for name in committed if not name.startswith("demo_voice")} <= made
+
+
 @pytest.mark.parametrize("bad", ["bench.soak", "sanitize"])
 def test_a_failure_is_told_and_ends_nothing(tmp_path: Path, bad: str) -> None:
     code, calls, summary = run(tmp_path, "checks", "soak", bad=bad)

@@ -295,6 +295,7 @@ def test_floors_name_the_peak_that_they_are_of(tables: ModuleType) -> None:
     row |= {"gemm_floor_ms": 0.8, "gemm_floor_percent": 80.0, "flop_floor_percent": 30.0}
     older = {"peak_tflops": 798.0, "results": [{**row, "dtype": "fp16"}]}
     assert "at 798 TFLOP/s" in tables.turbo_tables.floors(older, str)[2]
+    assert "at – TFLOP/s" in tables.turbo_tables.floors({"results": []}, str)[2], "nothing was measured of it"
     newer = {"results": [{**row, "dtype": d, "peak_tflops": p} for d, p in (("fp16", 750.4), ("bf16", 791.0))]}
     assert "at 750 (fp16), 791 (bf16) TFLOP/s" in tables.turbo_tables.floors(newer, str)[2]
 
@@ -306,3 +307,20 @@ def test_figures_of_few_runs_say_so(tables: ModuleType) -> None:
         "2 of 4 figures are of fewer than 5 runs, down to 1: no noise bounds."
     )
     assert tables.speed_tables.few_runs(rows[:2], say) == ""
+    assert tables.speed_tables.few_runs([*rows, {}], say).startswith("2 of 4"), "what has no runs is no timing"
+
+
+@pytest.mark.parametrize("name", ["modes", "cases", "batch", "grid", "peers", "turbo-cases", "turbo-options"])
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_table_of_timings_says_so(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, language: str
+) -> None:
+    for path in tables.RESULTS.glob("*.json"):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for row in document["results"]:
+            if "runs" in row:
+                row["runs"] = 4
+        (tmp_path / path.name).write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    said = {"en": "of fewer than 5 runs, down to 4", "ko": "5회 미만(최소 4회)"}[language]
+    assert said in tables.TABLES[name](tables.SAY[language])

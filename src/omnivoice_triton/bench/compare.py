@@ -3,7 +3,8 @@
 Rows are matched by what they measured (kernel, shape, case, mode, dtype, …), and every timing with a median, p5 and p95
 in both files is compared. B is slower where its p5 lies above A's p95 by more than the tolerance, faster where its p95
 lies below A's p5; what lies between is noise. Of fewer than five runs nothing is said. A check that passed in A and
-fails in B or is missing there is a regression too, and so is what B could not measure because it failed.
+fails in B or is missing there is a regression too, and so is what B could not measure because it failed. What is
+missing for another reason is counted and named, and is none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.bench.result_rows import Timing, failures, load, repeated, rows_of, timings, verdict
+from omnivoice_triton.bench.result_rows import Timing, failures, is_ours, load, repeated, rows_of, timings, verdict
 from omnivoice_triton.commands import Parser, command
 from omnivoice_triton.evidence import check_outputs
 from omnivoice_triton.speech import InputError
@@ -34,6 +35,8 @@ class Change:
     before: Timing
     after: Timing
     verdict: str
+    ours: bool = True
+    """Whether it is of our own work: other people's is shown, but a slower one is no regression of ours."""
 
     @property
     def ratio(self) -> float:
@@ -57,6 +60,10 @@ class Comparison:
     only_after: list[str]
     differences: list[str]
     """What else differs, and makes ratios doubtful: device, versions, weights."""
+    timings_gone: list[str]
+    """Timings of rows that are in both, which the second no longer has."""
+    made_by: list[str]
+    """What each file was made by: date, commit, and whether the sources had changes that it doesn't hold."""
 
     @property
     def regressions(self) -> list[str]:
@@ -64,7 +71,7 @@ class Comparison:
         slower = [
             f"{c.what} {c.metric}: {c.ratio:.2f}x [{c.bounds[0]:.2f}, {c.bounds[1]:.2f}]"
             for c in self.changes
-            if c.verdict == SLOWER and not c.metric.startswith(YARDSTICKS)
+            if c.verdict == SLOWER and c.ours
         ]
         return slower + self.broken
 
@@ -87,25 +94,33 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: floa
     if before["kind"] != after["kind"]:
         raise InputError(f"kinds differ: {before['kind']} and {after['kind']}; give two files of one benchmark")
     old, new = rows_of(before), rows_of(after)
-    unclear = {name for name, _ in repeated(before).items() ^ repeated(after).items() if name in old and name in new}
-    changes, broken, judged = [], [], 0
-    for name in old:
-        was = verdict(old[name])
-        if name not in new:
-            broken += [f"{name}: passed before, missing now"] if was else []
-            continue
-        if name.partition(" #")[0] in unclear:
-            continue
-        theirs = dict(timings(new[name]))
-        for metric, timing in timings(old[name]):
-            if metric in theirs and timing.usable and theirs[metric].usable:
-                changes.append(Change(name, metric, timing, theirs[metric], judge(timing, theirs[metric], tolerance)))
-        if was is not None:
-            judged += 1
-            if was and not verdict(new[name]):
-                broken.append(f"{name}: passed before, fails now")
+    unclear = _unclear(before, after)
     failed_before = failures(before)
     failed_now = {name: why for name, why in failures(after).items() if name not in failed_before}
+    tiers = {row.get("tier") for row in new.values()}
+    changes, broken, gone, judged = [], [], [], 0
+    for name, row in old.items():
+        if name.partition(" #")[0] in unclear:
+            continue
+        was = verdict(row)
+        if name not in new:
+            of_a_tier = "tier" in row and "checks" not in row
+            if was and not (of_a_tier and row["tier"] not in tiers):  # of a tier that is gone its own line is enough
+                broken.append(f"{name}: passed before, missing now")
+            continue
+        ours, theirs = is_ours(row, before["kind"]), {m: t for m, t in timings(new[name]) if t.usable}
+        for metric, timing in timings(row):
+            if not timing.usable:
+                continue
+            if metric not in theirs:
+                gone.append(f"{name} {metric}")
+                continue
+            said, own = judge(timing, theirs[metric], tolerance), ours and not metric.startswith(YARDSTICKS)
+            changes.append(Change(name, metric, timing, theirs[metric], said, own))
+        if was is not None:
+            judged += 1
+            if was and not verdict(new[name]) and name not in failed_now:
+                broken.append(f"{name}: passed before, fails now")
     broken += [f"{name}: fails now: {why}" for name, why in sorted(failed_now.items())]
     if not changes and not judged and not broken:
         raise InputError(
@@ -113,8 +128,31 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: floa
         )
     only_before, only_after = [n for n in old if n not in new], [n for n in new if n not in old]
     differences = _differences(before, after)
-    differences += [f"number of rows called {name!r}, which are not compared" for name in sorted(unclear)]
-    return Comparison(changes, broken, only_before, only_after, differences)
+    differences += [f"rows called {name!r}: {a} and {b}, none of them compared" for name, (a, b) in unclear.items()]
+    made_by = [f"{which}: {_origin(document)}" for which, document in (("first", before), ("second", after))]
+    return Comparison(changes, broken, only_before, only_after, differences, gone, made_by)
+
+
+def _unclear(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """How many rows of one name each file has, where they differ: nobody can say which of them belong together."""
+    old, new = rows_of(before), rows_of(after)
+    counts = [repeated(document) for document in (before, after)]
+    return {
+        name: (counts[0].get(name, 1), counts[1].get(name, 1))
+        for name in sorted(set(counts[0]) | set(counts[1]))
+        if counts[0][name] != counts[1][name] and name in old and name in new
+    }
+
+
+def _origin(document: Mapping[str, Any]) -> str:
+    """Date and commit of a file's program, and what is known of changes to its sources since that commit."""
+    environment = document.get("environment", {})
+    when, commit = environment.get("date_utc", "date unknown"), environment.get("commit")
+    if not commit:
+        return f"{when}, commit unknown"
+    dirty = environment.get("dirty")
+    changes = "unknown" if dirty is None else "yes" if dirty else "no"
+    return f"{when}, commit {str(commit)[:12]}, uncommitted changes: {changes}"
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -134,6 +172,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 
 def lines(found: Comparison, every: bool = False) -> Iterator[str]:
     """The comparison as text."""
+    yield from found.made_by
     for difference in found.differences:
         yield f"differs: {difference}"
     shown = [change for change in found.changes if every or change.verdict in (SLOWER, FASTER)]
@@ -149,11 +188,12 @@ def lines(found: Comparison, every: bool = False) -> Iterator[str]:
         )
     yield from found.broken
     for title, names in (
-        ("of the first are missing in the second, and not compared", found.only_before),
-        ("are in the second only", found.only_after),
+        ("rows of the first are missing in the second, and not compared", found.only_before),
+        ("timings of rows that are in both are missing in the second", found.timings_gone),
+        ("rows are in the second only", found.only_after),
     ):
         if names:
-            yield f"{len(names)} rows {title}: {'; '.join(names[:5])}{' …' if len(names) > 5 else ''}"
+            yield f"{len(names)} {title}: {'; '.join(names[:5])}{' …' if len(names) > 5 else ''}"
     kinds = (SLOWER, FASTER, NOISE, TOO_FEW)
     counts = {kind: sum(c.verdict == kind for c in found.changes) for kind in kinds}
     if not counts[TOO_FEW]:
@@ -184,6 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if not 0 <= options.tolerance < 1:
         raise InputError(f"--tolerance must be 0 to 1, not {options.tolerance}")
+    if options.json is not None and options.json.resolve() in (options.before.resolve(), options.after.resolve()):
+        raise InputError(f"--json {options.json} would overwrite what is compared: name another file")
     check_outputs(options.json)
     found = compare(load(options.before), load(options.after), options.tolerance)
     for line in lines(found, options.all):

@@ -9,6 +9,7 @@ import numpy as np
 
 from omnivoice_triton.commands import Parser, whole
 
+DTYPES = ("fp16", "bf16", "fp32")
 SENTENCES = {
     "ko": ("Korean", "안녕하세요, 옴니보이스 음성 합성 시스템에 오신 것을 환영합니다."),
     "en": ("English", "Hello, welcome to the OmniVoice text-to-speech system."),
@@ -21,7 +22,7 @@ def arguments(name: str, description: str, runs: int = 10) -> Parser:
     """Options that every benchmark takes; `name` is the benchmark's."""
     parser = Parser(prog=f"omnivoice-triton bench {name}", description=description)
     parser.add_argument("--model", default=None, help="hub id or directory; default: the full-size random checkpoint")
-    parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"])
+    parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"], choices=DTYPES)
     parser.add_argument("--runs", type=whole(1), default=runs, help="warm runs a case")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file")
     return parser

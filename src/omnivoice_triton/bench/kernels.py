@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from omnivoice_triton.bench import ceilings as ceiling
-from omnivoice_triton.bench import yardsticks
+from omnivoice_triton.bench import definitions, yardsticks
 from omnivoice_triton.bench.kernel_case import DTYPES, TOLERANCE, Case, Tensors, WrongResult, check, error_to, exact
 from omnivoice_triton.bench.kernel_cases import cases
 from omnivoice_triton.bench.kernel_clocks import MOST_SETS, WARM_SETS, Clocks, summary_us, three_clocks
@@ -143,23 +143,6 @@ def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others
     }
 
 
-DEFINITIONS = {
-    "triton_us": "microseconds a call of ours, kernels in CUDA C++ too; pytorch_us, torch_compile_us and liger_us of "
-    "theirs, on the same inputs",
-    "do_bench": "a call at a time with Triton's do_bench: launching included, L2 cache flushed before each",
-    "graph": "calls one after the other in a CUDA graph over few sets of inputs: the device's time, L2 cache warm",
-    "graph_cold": "the same over so many sets that each call's inputs have left the L2 cache",
-    "timings": "how many figures median, p5 and p95 are of; in graphs each is a replay's, divided by its calls",
-    "bytes": "each input and output once, whatever an implementation really moves",
-    "speedup": "PyTorch's median over ours, by clock: above 1 ours is faster; speedup_over: the others'",
-    "triton_gb_per_s": "bytes over our median",
-    "percent_of_copy": "triton_gb_per_s of ceilings.copy_gb_per_s, measured in the same run",
-    "percent_of_matmul": "operations a second of ceilings.matmul_tflops in the same dtype",
-    "error_to_twin": "norm of the difference over norm of the twin; error_to_pytorch and error_to_float64 likewise",
-}
-"""What each figure of a row means, written into the JSON."""
-
-
 def speeds(
     case: Case, n_bytes: int, times: dict[str, Clocks], ceilings: ceiling.Ceilings | None = None
 ) -> dict[str, Any]:
@@ -270,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def keep(results: list[dict[str, Any]], missing: list[dict[str, Any]], found: ceiling.Ceilings) -> None:
         if results:
             document = {
-                "definitions": DEFINITIONS,
+                "definitions": definitions.KERNELS,
                 "ceilings": found,
                 "not_measured": missing,
                 "results": results,

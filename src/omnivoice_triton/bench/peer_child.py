@@ -85,7 +85,10 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != own]
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    answer(sys.stdin, reply, sys.argv[1:])
+    try:
+        answer(sys.stdin, reply, sys.argv[1:])
+    except KeyboardInterrupt:  # it reaches the parent too, which says so
+        sys.exit(130)
 
 
 if __name__ == "__main__":

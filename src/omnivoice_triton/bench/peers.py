@@ -22,10 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.bench import definitions
 from omnivoice_triton.bench.harness import arguments, reference_voice
 from omnivoice_triton.bench.peer_paths import NotHere, OldPackage, Upstream, compile_llm, flashinfer_change
-from omnivoice_triton.bench.speed import DEFINITIONS, LeftOut, measure_cells
+from omnivoice_triton.bench.result_rows import few_runs
+from omnivoice_triton.bench.speed import measure_cells
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, Budget, cells
+from omnivoice_triton.bench.speed_journal import LeftOut
 from omnivoice_triton.bench.turns import Row
 from omnivoice_triton.commands import command, whole
 from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
@@ -42,11 +45,6 @@ EAGER, COMPILE, COMPILE_MAX, FLASHINFER, GRAPH, OLD, TURBO = (
     "turbo",
 )
 PATHS = (EAGER, COMPILE, COMPILE_MAX, FLASHINFER, GRAPH, OLD, TURBO)
-WORDS = {key: DEFINITIONS[key] for key in ("median_ms", "cold_ms", "rtf", "speed_x")} | {
-    "ratio_to_base": f"median over rounds of the path's time over that of {EAGER} in the same round",
-    "ratio_to_base_p5": f"median_ms over the p5_ms of {EAGER} of the same case and batch",
-}
-
 Makers = Mapping[str, Callable[[], Any]]
 
 
@@ -121,7 +119,11 @@ class Record:
 
     def document(self) -> Row:
         """Everything but the stamp."""
-        found: Row = {"definitions": WORDS, "not_available": self.not_available, "not_measured": self.left_out}
+        found: Row = {
+            "definitions": definitions.PEERS,
+            "not_available": self.not_available,
+            "not_measured": self.left_out,
+        }
         if self.versions:
             found["peer_versions"] = self.versions
         return {**found, "results": self.rows}
@@ -204,6 +206,7 @@ def table(record: Record) -> list[str]:
             f"{row['dtype']:6}{row['case']:16}{row['mode']:27}{row['runs']:5}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
             f"{row['cold_ms']:9.0f}{row['ratio_to_base']:9.3f}{row['speed_x']:9.1f}"
         )
+    lines += filter(None, [few_runs(record.rows)])
     for entry in record.not_available:
         case = f" ({entry['case']})" if "case" in entry else ""
         lines.append(f"not available: {entry['dtype']} {entry['path']}{case}: {entry['reason']}")

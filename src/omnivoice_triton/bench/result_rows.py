@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.config import MODES
 from omnivoice_triton.evidence import read_json
 from omnivoice_triton.speech import InputError
 
@@ -34,6 +35,8 @@ IDENTITY = (
     "name",
 )
 """What a row is of, as far as it says so."""
+_OF_A_CHECK = ("name", "passed", "problems")
+"""What is taken of a tier's check: its name holds all that it is of."""
 FEWEST_RUNS = 5
 """Of fewer runs p5 and p95 are the fastest and the slowest by chance: they bound no noise."""
 
@@ -133,7 +136,15 @@ def _results(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     results = document["results"]
     if isinstance(results, Mapping):
         return [{"name": name, "count": value} for name, value in results.items()]
-    return list(results)
+    found: list[Mapping[str, Any]] = []
+    for row in results:
+        checks = row.get("rows")
+        if not isinstance(checks, list):
+            found.append(row)
+            continue
+        found.append({key: value for key, value in row.items() if key != "rows"})  # a tier of `verify`, and its checks
+        found += [{"tier": row.get("tier"), **{k: c[k] for k in _OF_A_CHECK if k in c}} for c in checks]
+    return found
 
 
 def verdict(row: Mapping[str, Any]) -> bool | None:
@@ -146,6 +157,36 @@ def verdict(row: Mapping[str, Any]) -> bool | None:
 
 
 def failures(document: Mapping[str, Any]) -> dict[str, str]:
-    """Reasons by row of what got no time because it failed or computed something wrong, not for want of time."""
-    left = document.get("not_measured", [])
-    return {label(entry): entry["reason"] for entry in left if entry.get("wrong") or entry.get("failed")}
+    """Reasons by row of what got no time because it failed or computed something wrong, not for want of time.
+
+    Of other people's paths (`bench peers`) nothing is said: their failures are none of ours.
+    """
+    left = [*document.get("not_measured", []), *document.get("not_available", [])]
+    found = {
+        _of_entry(entry): str(entry["reason"])
+        for entry in left
+        if (entry.get("wrong") or entry.get("failed")) and is_ours(entry, document["kind"])
+    }
+    for name, row in rows_of(document).items():
+        if reason := row.get("error") or row.get("unavailable"):
+            found[name] = str(reason)
+    return found
+
+
+def is_ours(row: Mapping[str, Any], kind: str) -> bool:
+    """Whether a row is of our own work: in files of `bench peers` only those of our modes are."""
+    return kind != "peers" or row.get("mode") in MODES
+
+
+def _of_entry(entry: Mapping[str, Any]) -> str:
+    """What an entry of `not_measured` is of; a kernel that could not be built has rows for a shape."""
+    rows = f", rows={entry['rows']}" if "rows" in entry and "shape" not in entry else ""
+    return f"{label(entry)}{rows}"
+
+
+def few_runs(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for below a table: how many of its timings are of too few runs to tell noise; nothing if none."""
+    runs = [row["runs"] for row in rows if "runs" in row]
+    few = [count for count in runs if count < FEWEST_RUNS]
+    said = f"{len(few)} of {len(runs)} rows are of fewer than {FEWEST_RUNS} runs"
+    return f"{said}, down to {min(few)}: p5 and p95 bound no noise" if few else ""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omnivoice_triton.bench import definitions
 from omnivoice_triton.bench.harness import SENTENCES, arguments
 from omnivoice_triton.commands import command, whole
 from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, MODES
@@ -18,13 +19,6 @@ from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, su
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import OmniVoiceTritonError
 
-DEFINITIONS = {
-    "growth_mb_max": "by how much the memory used on the GPU, whoever uses it, rose above what one long eager call "
-    "left, at most; growth_mb_last: after the last utterance",
-    "budget_mb": "what graphs may hold: growth above it fails the run",
-    "pool_mb": "what the graphs' pool holds at the end",
-    "median_ms": "of one generate() call, captures included where a length was new",
-}
 LONGEST_S = 29.0
 
 
@@ -37,22 +31,25 @@ def soak(path: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     held = {"graph_budget_mb": options.budget_mb}
     with BaseRunner(device="cuda", model_id=path, dtype=dtype, mode=options.mode, **held) as runner:
         text = SENTENCES["en"][1]
+        failures: list[str] = []
         # One of the longest without a graph's help: what eager work needs is there before counting starts.
-        runner.generate(text, duration=LONGEST_S, num_step=2, seed=0)
+        try:
+            runner.generate(text, duration=LONGEST_S, num_step=2, seed=0)
+        except Exception as error:  # where this fails most others will: it is a verdict, and no end
+            failures.append(f"{LONGEST_S} s, before counting: {_words(error)}")
         torch.cuda.synchronize()
         start_free = torch.cuda.mem_get_info()[0]
         used: list[float] = []
         times: list[float] = []
-        failures: list[str] = []
         for seed, duration in enumerate(durations):
             try:
                 times.append(runner.generate(text, duration=duration, num_step=options.steps, seed=seed).time_ms)
-            except OmniVoiceTritonError as error:
-                failures.append(f"{duration} s: {error}")
+            except Exception as error:
+                failures.append(f"{duration} s: {_words(error)}")
             used.append((start_free - torch.cuda.mem_get_info()[0]) / 2**20)
         graphs = runner.acceleration.graphs if runner.acceleration is not None else None
         assert graphs is not None
-        return {
+        row = {
             "mode": options.mode,
             "dtype": dtype,
             "utterances": len(durations),
@@ -66,11 +63,18 @@ def soak(path: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
             "buckets_held": len(graphs.buckets),
             **(summary(times) if times else {}),
         }
+        return {**row, "passed": fits(row)}
 
 
 def fits(row: dict[str, Any]) -> bool:
     """Whether every utterance was said, within the budget."""
     return not row["failures"] and row["growth_mb_max"] <= row["budget_mb"]
+
+
+def _words(error: Exception) -> str:
+    """An error in one line, by its class where it is none of ours."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, OmniVoiceTritonError) else f"{type(error).__name__}: {said}"
 
 
 @command("bench.soak")
@@ -89,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     for dtype in options.dtypes:
         rows.append(soak(path, dtype, options))
-        write_json(options.json, "soak", path, {"definitions": DEFINITIONS, "results": rows})
+        waiting = options.dtypes[len(rows) :]
+        left = [{"mode": options.mode, "dtype": d, "reason": "the run ended before it"} for d in waiting]
+        figures = {"definitions": definitions.SOAK, "not_measured": left, "results": rows}
+        write_json(options.json, "soak", path, figures)
     for row in rows:
         print(
             f"{'PASS' if fits(row) else 'FAIL'} {row['mode']} {row['dtype']}: {row['utterances']} utterances, "

@@ -21,38 +21,20 @@ from typing import Any
 
 from omnivoice_triton.bench.harness import arguments, reference_voice
 from omnivoice_triton.bench.nvml import Joules, device_energy, joules_per_utterance
+from omnivoice_triton.bench.result_rows import few_runs
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, STEPS, Budget, Case, Cell, cases, cells
+from omnivoice_triton.bench.speed_journal import Journal, LeftOut, left_out
 from omnivoice_triton.bench.splits import split_of
-from omnivoice_triton.bench.turns import Row, speak, take_turns
+from omnivoice_triton.bench.turns import OutOfTime, Row, speak, take_turns
 from omnivoice_triton.commands import command, whole
 from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, MODES
-from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
+from omnivoice_triton.evidence import check_outputs, default_model, need_gpu
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError
 
 BATCH_BUDGET_MB = 8192
 """What the graphs of a mode may hold when batches are measured: a bucket of 64 rows does not fit the default."""
 
-DEFINITIONS = {
-    "median_ms": "milliseconds of one generate() call of the whole batch, wall clock, device synchronised, warm; p5_ms "
-    "is the fast end",
-    "cold_ms": "the first call of this case and batch in the process",
-    "rtf": "real-time factor: seconds of work per second of audio made, all texts of the batch together; lower is "
-    "faster",
-    "speed_x": "seconds of audio made per second of work: the inverse of rtf",
-    "ratio_to_base": "median over rounds of the mode's time over base's time of the same round",
-    "ratio_to_base_p5": "median_ms over base's p5_ms of the same case and batch",
-    "steps_per_s": "decoding steps of the batch per second of lm_ms",
-    "lm_ms": "all decoding steps, from the prepared request to the first codec call; in calls of their own, the device "
-    "synchronised around each part, as codec_ms, post_ms and host_ms (the rest of that call)",
-    "peak_vram_mb": "highest allocation of PyTorch during a call, with this mode alone in the process",
-    "call_peak_mb": "by how much a warm call raises what PyTorch has allocated: its working memory, without weights",
-    "joules_per_utterance": "energy of the whole board, idle power included, by NVML, over calls one after the other "
-    "for 1.5 s or more, divided by the utterances",
-}
-"""What each figure of a row means, written into the JSON."""
-
-LeftOut = dict[str, Any]
 Keep = Callable[[list[Row], list[LeftOut]], None]
 
 
@@ -104,8 +86,11 @@ def measure_cells(
         share_s = budget.share(wanted[number:])
         try:
             turns = take_turns(runners, keywords, runs + extra, warm, budget, share_s, allocated_mb, reference)
-        except InputError as error:  # out of time, or base can't run it
+        except OutOfTime as error:
             keep([], [left_out(cell, dtype, str(error))])
+            continue
+        except InputError as error:  # such as of the mode that ratios are to
+            keep([], [{**left_out(cell, dtype, str(error)), "failed": True}])
             continue
         round_s[cell.case] = turns.round_s
         rows: list[Row] = []
@@ -122,12 +107,6 @@ def measure_cells(
             rows.append(row)
             print(f"{dtype} {mode:>12} {cell.name:>16}: {figures['median_ms']:8.1f} ms", file=sys.stderr, flush=True)
         keep(rows, missing)
-
-
-def left_out(cell: Cell, dtype: str, reason: str, mode: str | None = None) -> LeftOut:
-    """An entry of `not_measured`; without a mode it is the whole cell."""
-    entry = {"case": cell.name, "batch": cell.batch, "dtype": dtype, "reason": reason}
-    return entry if mode is None else {**entry, "mode": mode}
 
 
 def speed(
@@ -191,33 +170,6 @@ def graph_figures(runner: BaseRunner) -> dict[str, float]:
         }
     graphs = runner.acceleration.graphs if runner.acceleration is not None else None
     return {} if graphs is None else {"graph_pool_mb": graphs.used_bytes / 2**20, "captures": graphs.captures}
-
-
-class Journal:
-    """What was measured and what was not, written to the JSON whenever something is added."""
-
-    def __init__(self, json: Path | None, model: Path, wanted: Sequence[Cell], dtypes: Sequence[str], facts: Row):
-        self.json, self.model, self.facts = json, model, facts
-        self.rows: list[Row] = []
-        self.missing: list[LeftOut] = []
-        self.taken: dict[tuple[str, str], Row] = {}
-        self._waiting = [left_out(cell, dtype, "the run ended before it") for dtype in dtypes for cell in wanted]
-
-    def keep(self, rows: list[Row], missing: list[LeftOut]) -> None:
-        """Add the rows of one cell, and what was left out of it."""
-        done = {(entry["case"], entry["dtype"]) for entry in (*rows, *missing)}
-        self._waiting = [entry for entry in self._waiting if (entry["case"], entry["dtype"]) not in done]
-        for row in rows:
-            alone = self.taken.get((row["mode"], row["dtype"]), {}) if row["case"] == FIVE_SECONDS else {}
-            self.rows.append({**row, **alone})
-        self.missing += missing
-        if self.rows:
-            write_json(self.json, "speed", self.model, self.document())
-
-    def document(self) -> Row:
-        """Everything but the stamp."""
-        left = [*self.missing, *self._waiting]
-        return {**self.facts, "definitions": DEFINITIONS, "not_measured": left, "results": self.rows}
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -293,6 +245,7 @@ def table(rows: Sequence[Row], missing: Sequence[LeftOut]) -> list[str]:
             f"{row['dtype']:6}{row['case']:16}{row['mode']:13}{row['runs']:5}{row['median_ms']:10.1f}{row['p95_ms']:9.1f}"
             f"{row['cold_ms']:9.0f}{row['ratio_to_base']:8.3f}{row['rtf']:8.4f}{row['speed_x']:9.1f}{tail}"
         )
+    lines += filter(None, [few_runs(rows)])
     for entry in missing:
         where = " ".join(str(entry[key]) for key in ("dtype", "case", "mode") if key in entry)
         lines.append(f"not measured: {where}: {entry['reason']}")

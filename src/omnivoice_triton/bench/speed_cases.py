@@ -89,8 +89,8 @@ class Budget:
     """Seconds that a part of a run may take; None is as many as it needs."""
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        if seconds is not None and not seconds > 0:
-            raise InputError(f"--budget-s must be above 0 seconds, not {seconds}")
+        if seconds is not None and not 0 < seconds < math.inf:  # JSON has no infinity
+            raise InputError(f"--budget-s must be above 0 seconds and finite, not {seconds}")
         self.seconds, self.clock = seconds, clock
         self._began = clock()
 

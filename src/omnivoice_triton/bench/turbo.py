@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.bench import (
+    definitions,
     turbo_cases,
     turbo_lengths,
     turbo_memory,
@@ -28,6 +29,7 @@ from omnivoice_triton.bench import (
     turbo_throughput,
 )
 from omnivoice_triton.bench.harness import arguments
+from omnivoice_triton.bench.result_rows import few_runs
 from omnivoice_triton.commands import command
 from omnivoice_triton.config import MODES
 from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
@@ -44,29 +46,6 @@ PARTS: dict[str, Callable[[list[Row]], list[str]]] = {
     "options": turbo_options.table,
 }
 """Name of each part, and how its rows are printed."""
-
-DEFINITIONS = {
-    "median_ms": "milliseconds, with p5_ms and p95_ms: in cases, options and throughput of one generate() call of the "
-    "whole batch, wall clock, device synchronised, warm; in lengths of all calls; in startup from process start to the "
-    "end of the first generate()",
-    "cold_ms": "the first call of this case in the process",
-    "ratio_to_base": "median over rounds of the mode's time over base's time of the same round",
-    "ratio_to_base_p5": "median_ms over base's p5_ms of the same case",
-    "ratio_to_exact": "in options: median over rounds of the option's time over exact turbo's of the same round",
-    "speed_x": "seconds of audio made per second of work, all texts of the batch together; audio_s_per_s likewise",
-    "lm_ms": "all decoding steps; in calls of their own, the device synchronised around each part, as codec_ms, "
-    "post_ms and host_ms (the rest of that call)",
-    "step_ms": "one replayed step in the device's own time; backbone_ms is its layers, enqueue_ms the host's part",
-    "gemm_floor_ms": "the step's matrix products alone, by cuBLAS in a CUDA graph, measured in the same run",
-    "flop_floor_ms": "all operations of the step at peak_tflops, the rate of an 8192-cubed product in the same run",
-    "peak_vram_mb": "MiB that PyTorch has allocated at most during a call, with this mode alone in the process",
-    "device_used_mb": "MiB that the device holds after a call, in a process of its own, less cuda_context_mb",
-    "captures": "in lengths: graphs captured after the warm-up, of which there should be none",
-    "p99_to_median": "in lengths: the slowest hundredth of a bucket by its median, of the worst bucket",
-    "total_s": "in startup: process start to first audio; the stages before it add up to it",
-}
-"""What each figure of a row means, written into the JSON."""
-DTYPES = ("fp16", "bf16", "fp32")
 
 
 def measure(part: str, path: Path, dtype: str, options: argparse.Namespace) -> list[Row]:
@@ -108,9 +87,6 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--modes", nargs="+", default=["turbo"], choices=list(MODES), help="beside base, in cases")
     parser.add_argument("--quick", action="store_true", help="fewer cases, lengths, cells and runs")
     options = parser.parse_args(argv)
-    unknown = [dtype for dtype in options.dtypes if dtype not in DTYPES]
-    if unknown:
-        parser.error(f"--dtypes must be of {', '.join(DTYPES)}, not {unknown[0]!r}")
     if options.quick:
         options.runs = min(options.runs, 3)
     return options
@@ -137,12 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             waiting.remove((part, dtype))
             figures = {
                 "quick": options.quick,
-                "definitions": DEFINITIONS,
+                "definitions": definitions.TURBO,
                 "not_measured": [{"part": p, "dtype": d, "reason": "the run ended before it"} for p, d in waiting],
                 "results": rows,
             }
             write_json(options.json, "turbo", path, figures)  # what is measured is kept, whatever comes
-        print("\n".join(["", f"{part}:", *PARTS[part](mine)]), flush=True)
+        print("\n".join(["", f"{part}:", *PARTS[part](mine), *filter(None, [few_runs(mine)])]), flush=True)
     wrong = failures(rows)
     for line in wrong:
         print(f"FAIL {line}", file=sys.stderr)

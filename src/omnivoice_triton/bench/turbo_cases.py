@@ -188,6 +188,8 @@ def memory(path: Path, dtype: str, mode: str, cases: Mapping[str, Case], **optio
 
 def measure(path: Path, dtype: str, modes: Sequence[str], runs: int, quick: bool) -> list[Row]:
     """Every case in one dtype, for base and `modes`."""
+    import torch
+
     cases = table_cases(quick)
     names = list(dict.fromkeys(("base", *modes)))
     # What the device holds is `turbo_memory`'s: here torch may keep blocks of the mode before.
@@ -196,6 +198,7 @@ def measure(path: Path, dtype: str, modes: Sequence[str], runs: int, quick: bool
         for mode in names
     }
     peak_tflops = matmul_tflops(resolve_dtype(dtype, "cuda"))
+    torch.cuda.empty_cache()
     rows: list[Row] = []
     with ExitStack() as stack:
         runners = {
