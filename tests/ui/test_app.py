@@ -142,11 +142,18 @@ def test_other_languages(app: AppTest, code: str) -> None:
 
 
 def test_a_change_of_language_loses_no_choice(app: AppTest) -> None:
+    app.text_area(key="text-en").set_value("My own text.")
+    app.radio(key="voice-en").set_value("design")
+    app.multiselect(key="tiers-en").set_value([2]).run()
     for code in ("ko", "zh", "en"):
         app.selectbox(key="language").set_value(code).run()
-        assert app.multiselect(key=f"tiers-{code}").value == [1, 2, 3]
-        assert app.radio(key=f"voice-{code}").value == "auto"
+        assert app.text_area(key=f"text-{code}").value == "My own text."
+        assert app.radio(key=f"voice-{code}").value == "design"
+        assert app.multiselect(key=f"tiers-{code}").value == [2]
         assert not app.button(key="verify").disabled
+    app.text_area(key="text-en").set_value(words.SENTENCES["en"]).run()
+    app.selectbox(key="language").set_value("ko").run()
+    assert app.text_area(key="text-ko").value == words.SENTENCES["ko"], "nobody's own text is the language's"
 
 
 @pytest.mark.parametrize("code", list(words.LANGUAGES))
@@ -190,6 +197,31 @@ def test_a_sentence_in_two_modes(app: AppTest) -> None:
     press(app, "say")
     assert [warning.value for warning in app.warning] == ["Give a text."]
     assert "said" not in app.session_state, "no old result below a complaint"
+
+
+def test_a_result_below_other_settings_says_what_it_is_of(app: AppTest) -> None:
+    app.multiselect(key="modes").set_value(["base"])
+    app.number_input(key="steps").set_value(2)
+    app.number_input(key="seconds").set_value(1.0)
+    app.text_area(key="text-en").set_value("Said *first*.")
+    press(app, "say")
+    app.run()
+    assert len(app.get("audio")) == 1
+    assert not app.warning
+    app.number_input(key="seed").set_value(8).run()
+    assert len(app.get("audio")) == 1
+    assert [warning.value for warning in app.warning] == [
+        "Said before the settings above were changed: Said \\*first\\*."
+    ]
+
+
+def test_a_run_that_was_cut_off_is_said(app: AppTest) -> None:
+    for flag in ("saying", "verifying"):
+        app.session_state[flag] = True
+        app.run()
+        assert sum("ended the run before it was done" in warning.value for warning in app.warning) == 1, flag
+        app.run()
+        assert not app.warning
 
 
 def test_modes_that_cannot_run_are_named_and_break_nothing(doctor: dict[str, Any]) -> None:
@@ -350,7 +382,7 @@ def test_results_of_ones_own_and_comparing(app: AppTest, tmp_path: Path) -> None
     press(app, "compare")
     errors = [error.value for error in app.error]
     assert any("Got worse" in value and "10.00x" in value for value in errors)
-    assert any("device: " in warning.value and "My GPU" in warning.value for warning in app.warning)
+    assert any("device\\: " in warning.value and "My GPU" in warning.value for warning in app.warning)
 
 
 def test_every_committed_file_can_be_drawn(app: AppTest) -> None:
@@ -386,6 +418,67 @@ def test_verification_shows_its_verdict(app: AppTest, monkeypatch: pytest.Monkey
     metrics = {metric.label: metric.value for metric in reversed(app.metric)}  # committed reports come after the run
     assert metrics["checks"] == "1"
     assert metrics["failed"] == str(int(not passed))
+
+
+def test_a_report_says_what_it_is_of(app: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    report = report_of(True)
+    report |= {"checkpoint": "random-tiny", "environment": {"gpus": [{"name": "A GPU"}], "cpu": {"model": "A CPU"}}}
+    (tier,) = report["results"]
+    tier |= {"tier": 2, "rows": [{**tier["rows"][0], "mode": mode} for mode in ("base", "turbo")]}
+    monkeypatch.setattr(commands, "verify", lambda *_: report)
+    (tmp_path / "own report.json").write_text(json.dumps(report))
+    (tmp_path / "odd.json").write_text(json.dumps({**report, "results": [tier, tier]}))
+    app.text_input(key="results").set_value(str(tmp_path)).run()
+    press(app, "verify")
+    said = [caption.value for caption in app.caption]
+    assert said.count("A CPU, random-tiny") == 2, "it ran on the CPU, though there is a GPU"
+    assert said.count("Modes\\: base, turbo") == 2
+    assert any(value.startswith("Not run\\: triton") for value in said)
+    assert any("odd.json" in error.value and "tier is missing" in error.value for error in app.error)
+    app.text_input(key="model").set_value("/another/model").run()
+    assert "PASS" not in [box.value for box in app.success], "another model's report"
+
+
+def test_the_pages_own_model_is_verified(doctor: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what `verify` would take by itself where there is a GPU: full-size random weights."""
+    seen: list[list[str]] = []
+    doctor["model"] |= {"name": "demo", "weights": "trained-demo"}
+    monkeypatch.setattr(commands, "verify", lambda flags, tell: seen.append(flags) or report_of(True))
+    at = AppTest.from_file(str(APP), default_timeout=120).run()
+    press(at, "verify")
+    assert seen[0][-2:] == ["--model", "demo"]
+
+
+def test_nothing_compared_is_no_verdict(app: AppTest, tmp_path: Path) -> None:
+    before, after = speed_results("A GPU", 1.0), speed_results("A GPU", 10.0)
+    for row in after["results"]:
+        row["runs"] = 2
+    (tmp_path / "a.json").write_text(json.dumps(before))
+    (tmp_path / "b.json").write_text(json.dumps(after))
+    app.text_input(key="results").set_value(str(tmp_path)).run()
+    press(app, "compare")
+    assert not app.success
+    assert any("No verdict" in info.value for info in app.info)
+    for row in after["results"]:
+        if row["mode"] == "turbo":
+            del row["median_ms"], row["p5_ms"], row["p95_ms"]
+        else:
+            row |= {"runs": 9, **{key: before["results"][0][key] for key in ("median_ms", "p5_ms", "p95_ms")}}
+    (tmp_path / "b.json").write_text(json.dumps(after))
+    press(app, "compare")
+    assert not app.success
+    assert any("missing in the second" in warning.value for warning in app.warning)
+
+
+def test_failures_of_tests_are_shown(app: AppTest, tmp_path: Path) -> None:
+    document = {
+        "kind": "tests", "environment": {"gpus": []}, "passed": 8, "failed": 1, "skipped": 2, "error": 0,
+        "failures": ["tests/a.py::test_b"], "results": {"tests/a.py": 9},
+    }  # fmt: skip
+    (tmp_path / "tests.json").write_text(json.dumps(document))
+    app.text_input(key="results").set_value(str(tmp_path)).run()
+    assert any("FAIL, 9 checks, 1 failed" in box.label for box in app.expander)
+    assert sum("test\\_b" in caption.value for caption in app.caption) == 2
 
 
 def test_a_verification_that_breaks(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import socket
 import string
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -20,11 +22,13 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
+import soundfile
+
 import omnivoice_triton
 from omnivoice_triton import InputError
 from omnivoice_triton.cli import main, ui
-from omnivoice_triton.ui import charts, commands, files, samples, tables, words
-from omnivoice_triton.ui.runners import Runners, read_upload
+from omnivoice_triton.ui import charts, commands, files, samples, spoken, tables, words
+from omnivoice_triton.ui.runners import Runners, captures, read_upload
 
 UI = Path(omnivoice_triton.__file__).parent / "ui"
 
@@ -202,6 +206,103 @@ def test_samples_outside_their_folder_are_left_out(tmp_path: Path) -> None:
     entries = [{"file": name} for name in ("own.flac", "../secret.flac", str(tmp_path / "secret.flac"))]
     (inner / "metadata.json").write_text(json.dumps({"samples": entries}))
     assert [entry["file"] for entry in samples.samples_in(str(inner))] == ["own.flac"]
+
+
+def test_players_keep_the_level() -> None:
+    quiet = np.full(2400, 0.02, np.float32)
+    samples, rate = soundfile.read(io.BytesIO(spoken.wav(quiet, 24_000)))
+    assert rate == 24_000
+    assert samples.max() == pytest.approx(0.02, abs=1e-4)
+
+
+def test_what_is_compared_stays_loaded_where_there_is_room() -> None:
+    free = [True]
+    runners = Runners(
+        2, lambda **_: SimpleNamespace(load_model=lambda: None, unload_model=lambda: None), lambda: free[0]
+    )
+    for mode in ("base", "triton", "hybrid"):
+        with runners.borrow(mode, ""):
+            pass
+    assert len(runners.loaded) == 3
+    free[0] = False
+    with runners.borrow("faster", ""):
+        pass
+    assert [mode for mode, _, _ in runners.loaded] == ["hybrid", "faster"]
+
+
+def test_who_waits_for_a_runner_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omnivoice_triton.ui.runners.WAIT_S", 0.01)
+    runners = Runners(2, lambda **_: SimpleNamespace(load_model=lambda: None), lambda: False)
+    told = threading.Event()
+    with runners.borrow("base", ""):
+
+        def second() -> None:
+            with runners.borrow("base", "", "", told.set):
+                pass
+
+        other = threading.Thread(target=second)
+        other.start()
+        assert told.wait(10)
+    other.join(10)
+    assert not other.is_alive()
+
+
+def test_captures_are_counted() -> None:
+    turbo = SimpleNamespace(
+        engine=SimpleNamespace(runner=SimpleNamespace(graphs=SimpleNamespace(captures=3))),
+        codec=SimpleNamespace(captures=2),
+    )
+    assert captures(SimpleNamespace(acceleration=SimpleNamespace(turbo=turbo, graphs=None))) == 5
+    graphs = SimpleNamespace(captures=4)
+    assert captures(SimpleNamespace(acceleration=SimpleNamespace(turbo=None, graphs=graphs))) == 4
+    assert captures(SimpleNamespace(acceleration=SimpleNamespace(turbo=None, graphs=None))) == 0
+
+
+@pytest.mark.parametrize("name", ["한" * 90 + ".wav", "..", "a\0b.wav", "x." + "y" * 300, "C:\\voices\\me.wav"])
+def test_an_upload_may_have_any_name(name: str) -> None:
+    tone = io.BytesIO()
+    soundfile.write(tone, 0.3 * np.sin(np.arange(24_000) / 20), 24_000, format="WAV")
+    if name.endswith(".wav"):
+        samples, rate = read_upload(name, tone.getvalue())
+        assert (samples.shape[-1], rate) == (24_000, 24_000)
+    with pytest.raises(InputError):
+        read_upload(name, b"no sound")
+
+
+@pytest.mark.parametrize(
+    ("document", "verdict"),
+    [
+        ({"kind": "parity", "results": [{"passed": True}]}, (True, 1, 0)),
+        ({"kind": "verify", "passed": False, "results": [{"passed": True, "checks": 3, "failed": 0}]}, (False, 3, 0)),
+        ({"kind": "verify", "results": [{"passed": True, "checks": 3, "failed": 2}]}, (False, 3, 2)),
+        ({"kind": "parity", "results": [{"passed": "false"}]}, (False, 1, 1)),
+        ({"kind": "parity", "results": [{"passed": True, "problems": ["x"]}]}, (False, 1, 1)),
+        ({"kind": "soak", "results": [{"failures": [], "growth_mb_max": 5, "budget_mb": 9}]}, (True, 1, 0)),
+        ({"kind": "soak", "results": [{"failures": [], "growth_mb_max": 10, "budget_mb": 9}]}, (False, 1, 1)),
+        ({"kind": "soak", "results": [{"failures": ["x"], "growth_mb_max": 5, "budget_mb": 9}]}, (False, 1, 1)),
+        ({"kind": "tests", "results": {}, "passed": 5, "failed": 0, "error": 0}, (True, 5, 0)),
+        ({"kind": "tests", "results": {}, "passed": 5, "failed": 1, "error": 1}, (False, 7, 2)),
+        ({"kind": "tests", "results": {}, "passed": 0, "failed": 0, "error": 0}, (False, 0, 0)),
+    ],
+)
+def test_verdicts_are_of_all_that_a_file_says(document: dict[str, Any], verdict: tuple[bool, int, int]) -> None:
+    assert files.verdict_of(document) == verdict
+
+
+def test_bars_of_few_runs_have_no_spread() -> None:
+    def row(mode: str, runs: int) -> dict[str, Any]:
+        times = {"median_ms": 2.0, "p5_ms": 1.0, "p95_ms": 3.0, "runs": runs}
+        return {"mode": mode, "case": f"of {runs}", "dtype": "fp16", **times}
+
+    rows = files.latency_rows({"results": [row("base", 9), row("base", 2)]}, "fp16")
+    (bar,) = charts.bars([charts.Bars("", rows, "base")], "case", "").data
+    assert list(bar.error_y.array) == [1.0, None]
+    assert files.few_runs({"results": [row("base", 9), row("base", 2)]}, "fp16", ["of 9"]) == (0, 1)
+
+
+def test_a_number_without_end_is_damage() -> None:
+    with pytest.raises(files.Damaged, match="x"):
+        files.number({"x": 10**400}, "x")
 
 
 def test_the_least_recently_used_runner_goes() -> None:

@@ -28,6 +28,11 @@ class Background:
         """Whether the thread steps, so that nobody else has to."""
         return self._thread is not None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the thread: it must not wait for what it alone does."""
+        return self._thread is threading.current_thread()
+
     def start(self, step: Callable[[], bool]) -> None:
         """Call `step` from now on, which returns whether anything is left to do; a second call does nothing."""
         if self._thread is None:
@@ -41,7 +46,7 @@ class Background:
         """
         self._stopping = True
         self._scheduler.wake()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and not self.is_current:
             self._thread.join()
         self._thread = None
 
@@ -53,6 +58,9 @@ class Background:
                 # Nobody else would ever tell those who wait.
                 logger.exception("the turbo engine failed a step")
                 self._scheduler.abort(error)
+                continue
+            except BaseException:  # of a future's callback, such as a SystemExit: no reason to leave the others alone
+                logger.exception("a callback of a future of the turbo engine")
                 continue
             if not busy:
                 self._scheduler.wait(unless=lambda: self._stopping)

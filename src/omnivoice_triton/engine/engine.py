@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -86,13 +87,14 @@ class Engine:
         self.noise = check_noise(noise)
         self.attention = check_attention(attention)
         self.precision = check_precision(precision)
-        with no_grad():
+        with no_grad(), ExitStack() as undo:
             self.weights = BackboneWeights.from_upstream(model, share=share_weights)
+            undo.callback(self.weights.unshare)  # nobody will ever close an engine that can't be made
             self.shape = self.weights.shape
             self.device = self.weights.device
             self.backend = resolve_backend(backend, self.device)
             if precision == "fp8":
-                self._check_fp8()
+                check_fp8(self.backend, self.weights)
             if tiles is None:
                 tiles = Tiles.default(self.shape, self.weights.dtype.itemsize, _capability(self.device))
             if attention == "int8":
@@ -111,6 +113,7 @@ class Engine:
                 attention=attention,
                 fp8_from_rows=fp8_from_rows if precision == "fp8" else None,
             )
+            undo.pop_all()
         self.prompts = PromptBuilder(model.text_tokenizer)
         self._intake = Intake(self.shape, self.weights.text_embedding.shape[0], max_rows)
         self._scheduler = Scheduler(self.runner, self.runner.fits)
@@ -118,13 +121,6 @@ class Engine:
         self._source = NoiseSource(noise, self.shape, self.device)
         self._stream = EngineStream(self.device)
         self._closing = False
-
-    def _check_fp8(self) -> None:
-        try:
-            check_fp8(self.backend, self.weights)
-        except Exception:
-            self.weights.unshare()  # nobody will ever close this engine
-            raise
 
     @property
     def _captures_graphs(self) -> bool:
@@ -150,6 +146,7 @@ class Engine:
 
     def warmup(self) -> None:
         """Capture every bucket. Without it the first step does; afterwards nothing is captured or allocated."""
+        self._check_open()
         with self._scheduler.stepping, self._stream.entered():
             self._capture()
 
@@ -174,6 +171,8 @@ class Engine:
             InputError: it can't be decoded, or not by an engine of this size.
         """
         self._check_open()
+        self._intake.job(request, None)  # refused before its noise is drawn
+        self._stream.take(request.prompt.reference)
         with self._stream.entered():
             draws = self._source.of_request(request)
         job = self._intake.job(request, draws)
@@ -183,7 +182,7 @@ class Engine:
     def step(self) -> bool:
         """One decoding step of everything that runs; returns whether anything is left to do."""
         with self._scheduler.stepping, self._stream.entered():
-            if not self.runner.graphs.ready:
+            if not self.runner.graphs.ready and not self._closing:
                 self._capture()
             return self._scheduler.step()
 
@@ -242,6 +241,8 @@ class Engine:
         self._check_open()
         options = DecodeOptions.from_config(gen_config)
         prompts = [self.prompts.from_task(task, i, gen_config.denoise) for i in range(task.batch_size)]
+        for prompt in prompts:
+            self._intake.job(Request(prompt, options), None)  # refused before any noise is drawn
         with self._stream.entered():
             frames = [prompt.frames for prompt in prompts]
             seeds, draws = self._source.of_batch(frames, options, seeds=seeds, generator=generator)
@@ -252,7 +253,7 @@ class Engine:
         caller = self._stream.join_caller()
         self._scheduler.submit(jobs)
         try:
-            if not self._background.running:
+            if not self._background.running or self._background.is_current:
                 total = sum(len(job.counts) for job in jobs)
                 while not all(job.future.done() for job in jobs):
                     self.step()

@@ -29,7 +29,7 @@ class Intake:
         self._shape = shape
         self._text_vocab = text_vocab
         self._max_rows = max_rows
-        self._checked: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._checked: dict[int, tuple[weakref.ref[torch.Tensor], int | None]] = {}
 
     def job(self, request: Request, draws: TorchDraws | None) -> Job:
         """A job that no step can break on.
@@ -52,9 +52,9 @@ class Intake:
         return Job(request, rows, counts, draws)
 
     def trust(self, codes: torch.Tensor) -> None:
-        """Take these codes as a reference unseen, for as long as they live."""
+        """Take these codes as a reference unseen, for as long as they live and nobody writes to them."""
         key = id(codes)
-        self._checked[key] = weakref.ref(codes, lambda _: self._checked.pop(key, None))
+        self._checked[key] = weakref.ref(codes, lambda _: self._checked.pop(key, None)), _version(codes)
 
     def _check_reference(self, prompt: Prompt) -> None:
         """Refuse codes outside the codebooks: on a GPU they would be read from foreign memory.
@@ -65,7 +65,7 @@ class Intake:
         if reference is None:
             return
         known = self._checked.get(id(reference))
-        if known is not None and known() is reference:
+        if known is not None and known[0]() is reference and known[1] == _version(reference):
             return
         codebooks, mask_id = self._shape.codebooks, self._shape.mask_id
         if reference.shape[0] != codebooks:
@@ -75,3 +75,8 @@ class Intake:
             raise InputError(f"reference codes must be 0 to {mask_id - 1}")
         if reference.device.type != "cpu":
             self.trust(reference)
+
+
+def _version(codes: torch.Tensor) -> int | None:
+    """How often it was written to; inference tensors don't count."""
+    return None if codes.is_inference() else codes._version

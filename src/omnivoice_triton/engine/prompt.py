@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ import numpy.typing as npt
 import torch
 
 from omnivoice_triton.speech import InputError
+
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +38,14 @@ class Prompt:
 
     def __post_init__(self) -> None:
         """Raise InputError for what can't be decoded."""
+        frames: object = self.frames
+        if isinstance(frames, bool) or not isinstance(frames, Integral):
+            raise InputError(f"frames must be a whole number, not {self.frames!r}: round seconds * frame rate")
         if self.frames < 1:
             raise InputError(f"frames must be at least 1, not {self.frames}")
         if self.text_ids.ndim != 1 or self.text_ids.dtype != np.int64:
             raise InputError(f"text_ids must be int64 [N], not {self.text_ids.dtype} {self.text_ids.shape}")
-        if self.reference is not None and (self.reference.dim() != 2 or self.reference.is_floating_point()):
+        if self.reference is not None and (self.reference.dim() != 2 or self.reference.dtype not in _WHOLE):
             raise InputError(
                 f"reference must be whole numbers [C, F], not {self.reference.dtype} {tuple(self.reference.shape)}"
             )

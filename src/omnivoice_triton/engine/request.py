@@ -50,4 +50,5 @@ class Request:
     prompt: Prompt
     options: DecodeOptions = DecodeOptions()
     seed: int = 0
-    """Of the noise; taken modulo 2^64. The same seed gives the same tokens whoever shares the batch."""
+    """Of the noise; taken modulo 2^64. The same seed draws the same noise whoever shares the batch. Tokens are the same
+    in fp32; in 16 bits sums are cut otherwise in other buckets, and another rounding can tip a choice."""

@@ -20,9 +20,10 @@ import torch
 from omnivoice_triton.engine.layout import Placement
 from omnivoice_triton.engine.noise import TorchDraws
 from omnivoice_triton.engine.request import Request
-from omnivoice_triton.speech import InputError
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 CLOSED = "this engine is closed: make a new one"
+INTERRUPTED = "the step that this request was in was interrupted: submit it again"
 _numbers = itertools.count(1)
 
 
@@ -44,6 +45,14 @@ class Job:
     number: int = field(default_factory=lambda: next(_numbers))
 
 
+class JobError(Exception):
+    """What a runner raises when one job alone can't take its step, before anything of the step was enqueued."""
+
+    def __init__(self, job: Job, error: Exception) -> None:
+        super().__init__(str(error))
+        self.job, self.error = job, error
+
+
 class Runner(Protocol):
     """What the scheduler drives; none of its methods is called by two threads at once."""
 
@@ -54,7 +63,11 @@ class Runner(Protocol):
         """Put on the device, at once, what was admitted since; after an error nothing of it is."""
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """One step of all jobs."""
+        """One step of all jobs.
+
+        Raises:
+            JobError: one of them can't; the others may be run again without it.
+        """
 
     def collect(self, job: Job) -> torch.Tensor:
         """Its tokens."""
@@ -76,6 +89,8 @@ class Scheduler:
         self._fits = fits
         self._queue: deque[Job] = deque()
         self._running: list[Job] = []
+        self._joining: list[Job] = []  # admitted in this step, not yet placed
+        self._ended: deque[tuple[Job, BaseException | None, torch.Tensor | None]] = deque()  # not yet told
         self._closed = False
         self._changed = threading.Condition()  # guards the queue
         self._stepping = threading.RLock()  # guards the running set and the runner
@@ -123,10 +138,17 @@ class Scheduler:
             Whether anything is left to do.
         """
         with self._stepping:
-            self._drop_cancelled()
-            self._admit()
-            if self._running:
+            try:
+                self._drop_cancelled()
+                self._finish_done()  # of a step that was interrupted
+                self._admit()
                 self._run()
+                self._finish_done()
+            except BaseException:
+                self._end_those_between()
+                raise
+            finally:
+                self._tell()
             with self._changed:
                 return bool(self._running or self._queue)
 
@@ -144,50 +166,48 @@ class Scheduler:
                 self._queue.clear()
             self._running = []
             for job in jobs:
-                self._fail(job, error)
+                self._end(job, error)
+            self._tell()
 
     def _drop_cancelled(self) -> None:
-        dropped = [job for job in self._running if job.future.cancelled()]
-        self._running = [job for job in self._running if job not in dropped]
+        with self._changed:
+            dropped = [job for job in (*self._running, *self._queue) if job.future.cancelled()]
+            if not dropped:
+                return
+            self._queue = deque(job for job in self._queue if job not in dropped)
+            self._running = [job for job in self._running if job not in dropped]
         for job in dropped:
-            self._fail(job, None)
+            self._end(job, None)
 
     def _admit(self) -> None:
         rows = sum(job.rows for job in self._running)
-        joined: list[Job] = []
-        ended: list[tuple[Job, BaseException | None]] = []
         while True:
             with self._changed:
                 if not self._queue:
                     break
                 job = self._queue[0]
-                dropped = job.future.cancelled()
-                if not dropped and not self._fits(rows + job.rows, len(self._running) + len(joined) + 1):
+                if not self._fits(rows + job.rows, len(self._running) + len(self._joining) + 1):
                     break  # it waits, and so does everybody behind it
-                self._queue.popleft()
-            if dropped:
-                ended.append((job, None))
-                continue
+                self._joining.append(self._queue.popleft())
             try:
                 self._runner.admit(job)
             except Exception as error:
-                ended.append((job, error))
+                self._joining.remove(job)
+                self._end(job, error)
                 continue
-            joined.append(job)
             rows += job.rows
-        if joined:
-            self._running.extend(self._place(joined, ended))
-        for job, why in ended:  # at last: callbacks of futures run here, and may step
-            self._fail(job, why)
+        if self._joining:
+            placed = self._place(list(self._joining))
+            self._running.extend(placed)
+            self._joining.clear()
 
-    def _place(self, joined: list[Job], ended: list[tuple[Job, BaseException | None]]) -> list[Job]:
-        """Those of the admitted who made it onto the device; the others go to `ended`."""
+    def _place(self, joined: list[Job]) -> list[Job]:
+        """Those of the admitted who made it onto the device."""
         try:
             self._runner.place()
         except Exception as error:
             if len(joined) == 1:
-                self._runner.release(joined[0])
-                ended.append((joined[0], error))
+                self._end(joined[0], error)
                 return []
             # One of them broke it: each by itself, lest the others pay.
             for job in joined:
@@ -197,41 +217,75 @@ class Scheduler:
                 try:
                     self._runner.admit(job)
                 except Exception as own:
-                    ended.append((job, own))
+                    self._end(job, own)
                     continue
-                placed += self._place([job], ended)
+                placed += self._place([job])
             return placed
         return joined
 
     def _run(self) -> None:
-        try:
-            self._runner.run(self._running)
-        except Exception as error:
-            # The step was common to all of them, and where it broke off is unknown.
-            failed, self._running = self._running, []
-            for job in failed:
-                self._fail(job, error)
-            return
+        while self._running:
+            try:
+                self._runner.run(self._running)
+                break
+            except JobError as broken:  # before anything was enqueued: the others go on without it
+                self._running.remove(broken.job)
+                self._end(broken.job, broken.error)
+            except BaseException as error:
+                # The step was common to all of them, and where it broke off is unknown.
+                failed, self._running = self._running, []
+                for job in failed:
+                    self._end(job, error if isinstance(error, Exception) else OmniVoiceTritonError(INTERRUPTED))
+                if not isinstance(error, Exception):
+                    raise
         for job in self._running:
             job.step += 1
-        finished = [job for job in self._running if job.step >= len(job.counts)]
-        self._running = [job for job in self._running if job.step < len(job.counts)]
-        for job in finished:  # out of the set by now: callbacks of futures run here, and may step
-            self._finish(job)
 
-    def _finish(self, job: Job) -> None:
-        try:
-            tokens = self._runner.collect(job)
-        except Exception as error:
-            self._fail(job, error)
-            return
-        self._runner.release(job)
-        if job.future.set_running_or_notify_cancel():
-            job.future.set_result(tokens)
+    def _finish_done(self) -> None:
+        for job in [job for job in self._running if job.step >= len(job.counts)]:
+            tokens, error = None, None
+            try:
+                tokens = self._runner.collect(job)
+            except Exception as caught:
+                error = caught
+            self._running.remove(job)
+            self._end(job, error, tokens)
 
-    def _fail(self, job: Job, error: BaseException | None) -> None:
+    def _end(self, job: Job, error: BaseException | None, tokens: torch.Tensor | None = None) -> None:
+        """Let go of a job; its future is told by `_tell`, when all of them are let go."""
+        self._ended.append((job, error, tokens))
         self._runner.release(job)
-        if error is None:
-            job.future.cancel()
-        if job.future.set_running_or_notify_cancel() and error is not None:
-            job.future.set_exception(error)
+
+    def _end_those_between(self) -> None:
+        """Of a step that something like Ctrl-C cut off: who has left the queue and runs nowhere would wait for ever."""
+        between, self._joining = self._joining, []
+        ended = [job for job, *_ in self._ended]
+        for job in between:
+            if job not in self._running and job not in ended:
+                self._end(job, OmniVoiceTritonError(INTERRUPTED))
+
+    def _tell(self) -> None:
+        """Set the futures of what has ended. Callbacks run here: they find everything in its place, and may step."""
+        raised: BaseException | None = None
+        while self._ended:
+            job, error, tokens = self._ended.popleft()
+            try:
+                _set(job.future, error, tokens)
+            except BaseException as caught:  # of a callback, such as a SystemExit: the others are told all the same
+                raised = raised or caught
+        if raised is not None:
+            raise raised
+
+
+def _set(future: Future[torch.Tensor], error: BaseException | None, tokens: torch.Tensor | None) -> None:
+    if error is None and tokens is None:
+        future.cancel()
+    if future.done() and not future.cancelled():
+        return
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        assert tokens is not None
+        future.set_result(tokens)

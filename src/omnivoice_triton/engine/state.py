@@ -35,7 +35,13 @@ class FreeRows:
         return len(self._free)
 
     def take(self, n: int) -> Ints:
-        """`n` rows; the caller has checked that there are so many."""
+        """`n` rows.
+
+        Raises:
+            RuntimeError: there are not so many.
+        """
+        if n > len(self._free):
+            raise RuntimeError(f"{n} rows wanted, {len(self._free)} are free: more was admitted than fits")
         split = len(self._free) - n
         self._free, taken = self._free[:split], self._free[split:][::-1].copy()
         return taken
@@ -74,6 +80,9 @@ class DecodeState:
     def admit(self, prompt: Prompt, options: DecodeOptions, seed: int, counts: Sequence[int]) -> Placement:
         """Give a request its rows and its slot. On the device nothing happens before `flush`."""
         settings = slot_row(options, seed, counts)
+        for wanted, free in zip((prompt.rows, prompt.frames, 1), self.free, strict=True):
+            if wanted > free:  # before anything is taken
+                raise RuntimeError(f"{wanted} rows wanted, {free} are free: more was admitted than fits")
         placement = Placement(
             slot=int(self._free_slots.take(1)[0]),
             prompt=self._free_prompt.take(prompt.rows),

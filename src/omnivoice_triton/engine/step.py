@@ -18,7 +18,7 @@ from omnivoice_triton.engine.fp8 import Fp8Layers
 from omnivoice_triton.engine.layout import Bucket, BucketGrid, Layout, pack
 from omnivoice_triton.engine.noise import Uniforms
 from omnivoice_triton.engine.ops import get_ops
-from omnivoice_triton.engine.scheduler import Job
+from omnivoice_triton.engine.scheduler import Job, JobError
 from omnivoice_triton.engine.state import DecodeState, upload
 from omnivoice_triton.engine.step_graphs import Capture, StepGraphs
 from omnivoice_triton.engine.tiles import Tiles
@@ -161,10 +161,13 @@ class StepRunner:
             self._company = company
         for job, first in zip(jobs, self.layout.first_target, strict=True):
             assert job.placement is not None
-            self.state.refresh_schedule(job.placement, job.counts, job.step)
-            if job.draws is not None:
-                assert self.uniforms is not None
-                job.draws.fill(job.step, first, self.uniforms)
+            try:
+                self.state.refresh_schedule(job.placement, job.counts, job.step)
+                if job.draws is not None:
+                    assert self.uniforms is not None
+                    job.draws.fill(job.step, first, self.uniforms)
+            except Exception as error:
+                raise JobError(job, error) from error
         self.graphs.replay(self.layout.bucket)
         self._throttle()
 

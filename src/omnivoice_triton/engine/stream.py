@@ -41,6 +41,12 @@ class EngineStream:
         self._stream.wait_stream(caller)
         return caller
 
+    def take(self, tensor: torch.Tensor | None) -> None:
+        """Make the engine's stream wait for the caller's, and keep `tensor` until the engine is through with it."""
+        caller = self.join_caller()
+        if caller is not None and self._stream is not None and tensor is not None and tensor.is_cuda:
+            tensor.record_stream(self._stream)
+
     def hand_over(self, tensors: Sequence[torch.Tensor], caller: torch.cuda.Stream | None) -> None:
         """Make `caller`, as `join_caller` returned it, wait for the engine's stream; it may use `tensors` then."""
         if caller is None or self._stream is None:

@@ -82,10 +82,10 @@ class TurboHandle(PatchHandle):
         """Capture the graphs of engine and codec; otherwise the first generate() does. Nothing is captured later."""
         if self._warm.is_set():
             return
+        self.engine.warmup()  # before the lock: a step's callback may come here while it holds the engine
         with self._sounding:
             if self._warm.is_set():
                 return
-            self.engine.warmup()
             if isinstance(self.codec, CodecGraphs):
                 with self._on_device():
                     self.codec.warmup()
@@ -293,7 +293,8 @@ class TurboHandle(PatchHandle):
             model.__dict__.pop(name, None)
         engine.close()
         mark_changed(model.llm)
-        if graphs is not None:
-            graphs.clear()
-        self._parts = None  # Whoever keeps the handle must not keep the memory.
+        with self._sounding:  # not while another thread's codes go through them
+            if graphs is not None:
+                graphs.clear()
+            self._parts = None  # Whoever keeps the handle must not keep the memory.
         self._finisher = Finisher(self._finisher.sample_rate)

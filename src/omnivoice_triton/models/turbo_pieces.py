@@ -12,7 +12,7 @@ import torch
 def item_seed(seed: int, item: int, chunk: int = 0) -> int:
     """Seed of one chunk of one text of a call with `seed`: the first 64 bits of BLAKE2b over the three numbers.
 
-    It depends on nothing else, so the first text of a list sounds as it does alone with the same seed.
+    It depends on nothing else, so the first text of a list draws the noise that it draws alone with the same seed.
     """
     key = f"{seed}/{item}/{chunk}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")

@@ -61,7 +61,8 @@ def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
     words = page.words
     for name, document in documents.items():
         parts = [files.device_of(document), files.date_of(document), str(document.get("checkpoint") or "")]
-        st.caption(f"{name}: {', '.join(part for part in parts if part)}")
+        said = tables.escaped(", ".join(part for part in parts if part))
+        st.caption(f"{tables.escaped(name)}: {said}")
     dtypes = list(dict.fromkeys(dtype for document in documents.values() for dtype in files.dtypes_of(document)))
     drawn = kind in files.DRAWN
     dtype = st.radio(words("precision"), dtypes, horizontal=True, key=f"dtype-{kind}") if drawn and dtypes else ""
@@ -75,8 +76,10 @@ def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
         _gaps(page, document, "available")
     with st.expander(words("figures"), expanded=not drawn):
         for name, document in documents.items():
-            st.caption(name)
+            st.caption(tables.escaped(name))
             _gaps(page, document, "measured")
+            for failure in files.failures_of(document):
+                st.caption(f":red[✘ {tables.escaped(failure)}]")
             st.dataframe(files.flat_rows(document), hide_index=True, width="stretch", key=f"figures-{name}")
 
 
@@ -108,13 +111,15 @@ def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> No
                 series.append(charts.Bars(label, mine, mode, number))
         st.plotly_chart(charts.bars(series, "case", words(f"metric_{metric}"), picked), key=f"chart-{kind}")
         for name, document in documents.items():
-            few, all_of_them = files.few_runs(document, dtype)
+            if not found[name]:
+                st.caption(words("nothing_in", name=tables.escaped(name), dtype=dtype))
+            few, all_of_them = files.few_runs(document, dtype, picked) if metric == "median_ms" else (0, 0)
             if few:
                 st.caption(f"{tables.escaped(name)}: {words('few_runs_drawn', n=few, all=all_of_them)}")
     for name, document in documents.items():
         curves = files.throughput_curves(document, dtype)
         if curves:
-            st.caption(_series(documents, name))
+            st.caption(tables.escaped(_series(documents, name)))
             st.plotly_chart(charts.curves(curves, words("batch"), words("throughput")), key=f"throughput-{name}")
     _turbo(page, documents, dtype)
 
@@ -192,12 +197,22 @@ def _series(documents: dict[str, Any], name: str) -> str:
     return device if alone else f"{device} ({name})"
 
 
+def _alike(documents: dict[str, Any]) -> tuple[int, int]:
+    """Places of two files of one kind, if there are; the last two of all else."""
+    kinds = [document["kind"] for document in documents.values()]
+    for first, kind in enumerate(kinds):
+        if kind in kinds[first + 1 :]:
+            return first, kinds.index(kind, first + 1)
+    return max(0, len(kinds) - 2), len(kinds) - 1
+
+
 def _compare(page: Page, documents: dict[str, Any]) -> None:
     words = page.words
     with st.expander(words("compare")):
         left, right = st.columns(2)
-        before = left.selectbox(words("before"), list(documents), key="before")
-        after = right.selectbox(words("after"), list(documents), index=len(documents) - 1, key="after")
+        first, second = _alike(documents)
+        before = left.selectbox(words("before"), list(documents), index=first, key="before")
+        after = right.selectbox(words("after"), list(documents), index=second, key="after")
         if not st.button(words("compare_run"), key="compare"):
             return
         try:
@@ -205,17 +220,23 @@ def _compare(page: Page, documents: dict[str, Any]) -> None:
         except commands.CommandFailed as error:
             st.error(str(error))
             return
+        for line in found["made_by"]:
+            st.caption(tables.escaped(line))
         for difference in found["differences"]:
-            st.warning(difference)
-        if found["regressions"]:
-            st.error("\n".join([f"{words('regressions')}:", *(f"- {line}" for line in found["regressions"])]))
-        else:
-            st.success(words("no_regressions"))
+            st.warning(tables.escaped(difference))
         few = sum(change["verdict"] == "of too few runs" for change in found["changes"])
+        if found["regressions"]:
+            lines = [f"- {tables.escaped(line)}" for line in found["regressions"]]
+            st.error("\n".join([f"{words('regressions')}:", *lines]))
+        elif few < len(found["changes"]) and not found["timings_gone"] and not found["only_before"]:
+            st.success(words("no_regressions"))
+        else:
+            st.info(words("no_verdict"))
         if few:
             st.warning(words("few_runs", n=few, all=len(found["changes"])))
-        if found["only_before"]:
-            st.warning(words("rows_missing", n=len(found["only_before"]), names="; ".join(found["only_before"][:5])))
+        gone = [*found["only_before"], *found["timings_gone"]]
+        if gone:
+            st.warning(words("rows_missing", n=len(gone), names=tables.escaped("; ".join(gone[:5]))))
         rows = [
             {
                 "": change["what"],

@@ -105,8 +105,9 @@ def bars(series: Sequence[Bars], x: str, title: str, order: Sequence[str] = (), 
     figure = go.Figure()
     for one in series:
         medians = [row["median"] for row in one.rows]
-        above = [row.get("p95", m) - m for row, m in zip(one.rows, medians, strict=True)]
-        below = [m - row.get("p5", m) for row, m in zip(one.rows, medians, strict=True)]
+        # None draws nothing: a line of no length would look like a time that never varies.
+        above = [row["p95"] - row["median"] if "p95" in row else None for row in one.rows]
+        below = [row["median"] - row["p5"] if "p5" in row else None for row in one.rows]
         spread = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
         figure.add_bar(
             name=one.name,

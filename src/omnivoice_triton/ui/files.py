@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ FEWEST_RUNS = 5
 """Of fewer runs p5 and p95 bound no noise: as `bench compare` has it, which front ends don't import."""
 DRAWN = ("speed", "peers", "turbo", "kernels")
 """Kinds that there are charts of."""
-VERDICTS = ("verify", "parity", "smoke", "sanitizer")
+VERDICTS = ("verify", "parity", "smoke", "sanitizer", "soak", "tests")
 """Kinds whose rows pass or fail."""
 
 
@@ -71,8 +71,10 @@ def _try_out(document: Document) -> None:
         device_of(document), date_of(document), str(document.get("checkpoint"))
         flat_rows(document)
         if isinstance(document["results"], dict):
-            if document["kind"] in (*DRAWN, *VERDICTS):
+            if document["kind"] in (*DRAWN, *VERDICTS) and document["kind"] != "tests":
                 raise Damaged("results")
+            if document["kind"] == "tests":
+                verdict_of(document)
             return
         for dtype in dtypes_of(document):
             for metric in METRICS:
@@ -88,6 +90,8 @@ def _try_out(document: Document) -> None:
         if document["kind"] == "verify":
             for tier in document["results"]:
                 check_tier(tier)
+            if len({tier["tier"] for tier in document["results"]}) < len(document["results"]):
+                raise Damaged("tier")
     except Damaged as error:
         raise ValueError(f"damaged: {error} is missing or not of the kind it should be") from error
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -113,7 +117,7 @@ def device_of(document: Mapping[str, Any]) -> str:
     gpus = document["environment"].get("gpus") or []
     if not isinstance(gpus, list):
         raise Damaged("environment.gpus")
-    if gpus:
+    if gpus and document.get("device") != "cpu":
         return str(gpus[0]["name"])
     return str((document["environment"].get("cpu") or {}).get("model") or "CPU")
 
@@ -130,13 +134,19 @@ def number(row: Mapping[str, Any], key: str) -> float:
         Damaged: there is none.
     """
     value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise Damaged(key)
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError as error:  # JSON's whole numbers have no end
+        raise Damaged(key) from error
+    if not math.isfinite(found):
+        raise Damaged(key)
+    return found
 
 
 def latency_rows(document: Mapping[str, Any], dtype: str, metric: str = "median_ms") -> list[Row]:
-    """Rows of cases said in modes as mode, case, median, p5, p95; only the times have a spread.
+    """Rows of cases said in modes as mode, case, median, p5, p95; only the times of enough runs have a spread.
 
     Raises:
         Damaged: a figure is none.
@@ -146,15 +156,23 @@ def latency_rows(document: Mapping[str, Any], dtype: str, metric: str = "median_
         if row.get("dtype") != dtype or row.get(metric) is None:
             continue
         median = number(row, metric)
-        low, high = (number(row, "p5_ms"), number(row, "p95_ms")) if metric == "median_ms" else (median, median)
-        rows.append({"mode": str(row["mode"]), "case": str(row["case"]), "median": median, "p5": low, "p95": high})
+        made = {"mode": str(row["mode"]), "case": str(row["case"]), "median": median}
+        if metric == "median_ms":
+            low, high = number(row, "p5_ms"), number(row, "p95_ms")
+            made |= {} if _is_few(row) else {"p5": low, "p95": high}
+        rows.append(made)
     return rows
 
 
-def few_runs(document: Mapping[str, Any], dtype: str) -> tuple[int, int]:
+def few_runs(document: Mapping[str, Any], dtype: str, cases: Sequence[str] | None = None) -> tuple[int, int]:
     """How many of the cases' times are of so few runs that they have no spread, and of how many."""
-    runs = [row.get("runs") for row in _cases(document) if row.get("dtype") == dtype]
-    return sum(isinstance(count, int) and count < FEWEST_RUNS for count in runs), len(runs)
+    rows = [row for row in _cases(document) if row.get("dtype") == dtype and (cases is None or row["case"] in cases)]
+    return sum(map(_is_few, rows)), len(rows)
+
+
+def _is_few(row: Mapping[str, Any]) -> bool:
+    runs = row.get("runs")
+    return not isinstance(runs, int) or runs < FEWEST_RUNS
 
 
 def _cases(document: Mapping[str, Any]) -> list[Row]:
@@ -271,22 +289,48 @@ def gaps_of(document: Mapping[str, Any], key: str) -> dict[str, list[str]]:
 
 def verdict_of(document: Mapping[str, Any]) -> tuple[bool, int, int]:
     """Whether all passed, checks, and how many failed; a row of a whole verification is a tier of many checks."""
+    if document["kind"] == "tests":
+        good, *bad = (int(number(document, key)) for key in ("passed", "failed", "error"))
+        return good > 0 and not any(bad), good + sum(bad), sum(bad)
     rows = document["results"]
-    failed = sum(int(number(row, "failed")) if "failed" in row else row.get("passed") is not True for row in rows)
+    failed = sum(int(number(row, "failed")) if "failed" in row else not _is_good(row) for row in rows)
     checks = sum(int(number(row, "checks")) if "checks" in row else 1 for row in rows)
-    return all(row.get("passed") is True for row in rows), checks, failed
+    return document.get("passed", True) is True and all(map(_is_good, rows)), checks, failed
+
+
+def _is_good(row: Mapping[str, Any]) -> bool:
+    """Whether a row passed, by all that it says."""
+    if "growth_mb_max" in row and "passed" not in row:  # of a soak, as older files have it
+        return not row.get("failures") and number(row, "growth_mb_max") <= number(row, "budget_mb")
+    faults = any(row.get(key) for key in ("problems", "failures")) or bool(row.get("failed"))
+    return row.get("passed") is True and not faults
+
+
+def failures_of(document: Mapping[str, Any]) -> list[str]:
+    """What failed, in words, of a file that lists it."""
+    listed = document.get("failures")
+    return [str(entry) for entry in listed] if isinstance(listed, list) else []
+
+
+def modes_of(tier: Mapping[str, Any]) -> list[str]:
+    """Modes that a tier's rows are of."""
+    return list(dict.fromkeys(str(row["mode"]) for row in tier["rows"] if "mode" in row))
 
 
 def check_tier(tier: Mapping[str, Any]) -> None:
     """Raise Damaged unless a tier has what its card shows."""
-    for key in ("tier", "checks", "failed", "seconds"):
+    for key in ("checks", "failed", "seconds"):
         number(tier, key)
+    if isinstance(tier.get("tier"), bool) or type(tier.get("tier")) is not int or tier["tier"] not in (1, 2, 3):
+        raise Damaged("tier")
+    if not isinstance(tier["passed"], bool):
+        raise Damaged("passed")
     for key in ("notes", "problems", "rows"):
         if not isinstance(tier.get(key), list):
             raise Damaged(key)
     if not all(isinstance(row, dict) for row in tier["rows"]):
         raise Damaged("rows")
-    str(tier["what"]), tier["passed"]
+    str(tier["what"])
 
 
 def dtypes_of(document: Mapping[str, Any]) -> list[str]:

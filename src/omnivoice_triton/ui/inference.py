@@ -8,14 +8,16 @@ import streamlit as st
 
 from omnivoice_triton import InputError
 from omnivoice_triton.config import SAMPLE_RATE_HZ
-from omnivoice_triton.ui import spoken
+from omnivoice_triton.ui import spoken, tables
 from omnivoice_triton.ui.runners import read_upload
-from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page
+from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page, keep, kept
 from omnivoice_triton.ui.words import DEMO_SENTENCES, SENTENCES
 
 SPOKEN = {"en": "English", "ko": "Korean", "zh": "Chinese", "ja": "Japanese", "de": "German", "fr": "French"}
 VOICES = ("auto", "clone", "design")
 PREFERRED = ("base", "turbo")
+LONGEST_S = 60.0
+"""Of one utterance: turbo's engine holds some 80 s by default, a long prompt included."""
 
 
 def draw(page: Page) -> None:
@@ -26,7 +28,8 @@ def draw(page: Page) -> None:
     for why, names in page.unusable.items():
         st.caption(words("cannot_run", modes=", ".join(names), why=why))
     start = DEMO_SENTENCES if page.weights == DEMO_WEIGHTS else SENTENCES
-    text = st.text_area(words("text"), start[words.code], key=page.key("text"))
+    text = st.text_area(words("text"), kept("text", start[words.code]), key=page.key("text"))
+    keep("text", None if text == start[words.code] else text)
     left, right = st.columns(2)
     # The model's own guess comes first only where nobody has said what language this is.
     languages: list[str | None] = [
@@ -41,12 +44,19 @@ def draw(page: Page) -> None:
         key=page.key("spoken"),
     )
     voice = right.radio(
-        words("voice"), VOICES, format_func=lambda kind: words(f"voice_{kind}"), horizontal=True, key=page.key("voice")
+        words("voice"),
+        VOICES,
+        index=VOICES.index(kept("voice", VOICES[0])),
+        format_func=lambda kind: words(f"voice_{kind}"),
+        horizontal=True,
+        key=page.key("voice"),
     )
+    keep("voice", voice)
     keywords: dict[str, Any] = {"language": language}
     complaint, reference = _voice(page, voice, keywords)
     options, same_noise = _options(page)
     keywords |= options
+    asked = spoken.Asked(text, keywords, reference, same_noise, page.model, tuple(spoken.in_order(modes)))
     if st.button(words("say_it"), type="primary", key="say"):
         if not modes:
             complaint = words("choose_modes")
@@ -57,9 +67,16 @@ def draw(page: Page) -> None:
         if complaint:
             st.warning(complaint)
         else:
-            asked = spoken.Asked(text, keywords, reference, same_noise)
-            st.session_state["said"] = spoken.say(page, spoken.in_order(modes), asked)
+            st.session_state["saying"] = True
+            st.session_state["said"] = spoken.say(page, asked)
+            st.session_state["asked"] = asked
+            del st.session_state["saying"]
+    elif st.session_state.pop("saying", False):
+        st.warning(words("interrupted"))
     elif st.session_state.get("said"):
+        earlier = st.session_state["asked"]
+        if earlier != asked:
+            st.warning(words("settings_changed", text=tables.escaped(earlier.text[:200])))
         spoken.show(page, st.session_state["said"])
 
 
@@ -85,9 +102,9 @@ def _voice(page: Page, voice: str, keywords: dict[str, Any]) -> tuple[str, Any]:
     except InputError as error:
         st.error(page.remark(str(error)))
         return words("no_voice_in_it", name=given.name), None
-    st.caption(words("reference_good", name=given.name, seconds=samples.shape[-1] / rate, rate=rate))
+    st.caption(words("reference_good", name=tables.escaped(given.name), seconds=samples.shape[-1] / rate, rate=rate))
     if uploaded is not None:
-        st.audio(samples, sample_rate=rate)
+        st.audio(spoken.wav(samples.mean(0), rate), format="audio/wav")
         if recorded is not None:
             st.info(words("upload_wins"))
     return ("" if transcript.strip() else words("give_transcript")), ((samples, rate), transcript)
@@ -107,7 +124,7 @@ def _options(page: Page) -> tuple[dict[str, Any], bool]:
                 columns[1].number_input(words("temperature"), 0.0, 20.0, 5.0, 0.5, key="temperature")
             ),
         }
-        seconds = float(columns[2].number_input(words("seconds"), 0.0, 120.0, 0.0, 0.5, key="seconds"))
+        seconds = float(columns[2].number_input(words("seconds"), 0.0, LONGEST_S, 0.0, 0.5, key="seconds"))
         same_noise = st.checkbox(words("same_noise"), value=True, help=words("same_noise_help"), key="same-noise")
     if seconds:
         chosen["duration"] = seconds

@@ -15,7 +15,7 @@ def draw(page: Page) -> None:
     gpus = environment["gpus"]
     columns = st.columns(4)
     columns[0].metric(words("device"), gpus[0]["name"] if gpus else environment["cpu"]["model"] or "CPU")
-    memory = f"{gpus[0]['free_gib']:.0f} / {gpus[0]['memory_gib']:.0f} GiB" if gpus else "-"
+    memory = words("gpu_free", free=gpus[0]["free_gib"], all=gpus[0]["memory_gib"]) if gpus else "-"
     columns[1].metric(words("gpu_memory"), memory)
     columns[2].metric(words("auto_takes"), report["auto"] or "-")
     columns[3].metric(words("weights"), model["weights"] or "-")

@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from omnivoice_triton.config import MODES
 from omnivoice_triton.ui import files, tables
 from omnivoice_triton.ui.state import Page
 from omnivoice_triton.ui.words import LANGUAGES
@@ -52,12 +53,14 @@ def draw(page: Page) -> None:
         st.markdown(tables.escaped(text))
         _voice(page, document, members[0])
         # Every mode keeps its column, said or not, so that columns compare from one sentence to the next.
-        by_mode = {str(entry.get("mode", "")): entry for entry in members}
+        by_mode: dict[str, list[dict[str, Any]]] = {}
+        for entry in members:
+            by_mode.setdefault(str(entry.get("mode", "")), []).append(entry)
         for first in range(0, len(modes), PLAYERS_IN_A_ROW):
             row = modes[first : first + PLAYERS_IN_A_ROW]
             for column, mode in zip(st.columns(min(len(modes), PLAYERS_IN_A_ROW)), row, strict=False):
                 with column:
-                    _player(page, mode, by_mode.get(mode))
+                    _players(page, mode, by_mode.get(mode, []))
 
 
 def _kind(page: Page, kind: str) -> str:
@@ -78,17 +81,19 @@ def samples_in(folder: str) -> list[dict[str, Any]]:
     path = Path(folder) / "metadata.json"
     if not folder or not path.is_file():
         return []
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["samples"]
-        found = [{**entry, "path": str(Path(folder) / entry["file"])} for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []
+    listed = read(folder).get("samples")
     inside = Path(folder).resolve()
-    return [
-        entry
-        for entry in found
-        if Path(entry["path"]).is_file() and Path(entry["path"]).resolve().is_relative_to(inside)
-    ]
+    found = []
+    for entry in listed if isinstance(listed, list) else []:
+        if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
+            continue
+        file = Path(folder) / entry["file"]
+        try:
+            if file.is_file() and file.resolve().is_relative_to(inside):
+                found.append({**entry, "path": str(file)})
+        except (OSError, ValueError):  # a name that no file has
+            continue
+    return found
 
 
 def reference_of(folder: str, document: dict[str, Any], entry: dict[str, Any]) -> tuple[str, str] | None:
@@ -148,22 +153,26 @@ def _about(page: Page, document: dict[str, Any], entries: list[dict[str, Any]]) 
 
 def _voice(page: Page, document: dict[str, Any], entry: dict[str, Any]) -> None:
     if entry.get("instruct"):
-        st.caption(str(entry["instruct"]))
+        st.caption(tables.escaped(entry["instruct"]))
     reference = reference_of(page.samples, document, entry)
     if reference is not None:
         path, text = reference
-        st.caption(page.words("samples_reference", text=text))
+        st.caption(page.words("samples_reference", text=tables.escaped(text)))
         st.audio(path)
 
 
-def _player(page: Page, mode: str, entry: dict[str, Any] | None) -> None:
-    st.caption(f"**{mode}**")
-    if entry is None:
+def _players(page: Page, mode: str, entries: list[dict[str, Any]]) -> None:
+    st.caption(f"**{mode if mode in MODES else tables.escaped(mode)}**")
+    if not entries:
         st.caption("–")
-        return
+    for entry in entries:
+        _player(page, entry)
+
+
+def _player(page: Page, entry: dict[str, Any]) -> None:
     st.audio(entry["path"])
     said = []
-    if (share := _figure(entry, "tokens_equal_to_base")) is not None:
+    if (share := _figure(entry, "tokens_equal_to_base", most=1.0)) is not None:
         said.append(page.words("tokens_equal", share=share))
     if (milliseconds := _figure(entry, "time_ms")) is not None:
         said.append(page.words("took", milliseconds=milliseconds))
@@ -173,6 +182,10 @@ def _player(page: Page, mode: str, entry: dict[str, Any] | None) -> None:
         st.caption("  \n".join(said))
 
 
-def _figure(entry: dict[str, Any], key: str) -> float | None:
-    value = entry.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _figure(entry: dict[str, Any], key: str, most: float = 1e9) -> float | None:
+    """A figure from 0 to `most`; anything else is none."""
+    try:
+        value = files.number(entry, key)
+    except files.Damaged:
+        return None
+    return value if 0 <= value <= most else None

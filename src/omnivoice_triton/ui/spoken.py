@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import soundfile
 import streamlit as st
 
 from omnivoice_triton import OmniVoiceTritonError, Speech
 from omnivoice_triton.ui import charts, tokens
-from omnivoice_triton.ui.runners import UPSTREAMS_NOISE, Runners, peak_gib
+from omnivoice_triton.ui.runners import UPSTREAMS_NOISE, Runners, captures, peak_gib
 from omnivoice_triton.ui.state import Page
 
 COLUMNS = 3
@@ -23,7 +25,7 @@ TOLD_EVERY_S = 0.1
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asked:
     """What is to be said, the same in every mode."""
 
@@ -34,6 +36,23 @@ class Asked:
     """To clone: ((samples, rate), transcript)."""
     same_noise: bool = True
     """Whether mode turbo draws upstream's noise, so that tokens can be compared."""
+    model: str = ""
+    modes: tuple[str, ...] = ()
+    """In their order."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the same would be said: recordings are compared by what they hold."""
+        return isinstance(other, Asked) and self._plain == other._plain
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def _plain(self) -> tuple[Any, ...]:
+        of = None
+        if self.reference is not None:
+            (samples, rate), transcript = self.reference
+            of = (samples.tobytes(), samples.shape, rate, transcript)
+        return self.text, self.keywords, of, self.same_noise, self.model, self.modes
 
 
 @dataclass(frozen=True)
@@ -64,10 +83,17 @@ def in_order(modes: Sequence[str]) -> list[str]:
     return sorted(modes, key=lambda mode: mode != "base")
 
 
-def say(page: Page, modes: Sequence[str], asked: Asked) -> list[Made]:
+def wav(audio: Any, rate: int) -> bytes:
+    """Samples (T,) as a WAV file: Streamlit would scale an array to full scale, and levels could not be compared."""
+    file = io.BytesIO()
+    soundfile.write(file, audio, rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def say(page: Page, asked: Asked) -> list[Made]:
     """Say it in one mode after the other, each in its column: a bar while it works, then the result."""
     made: list[Made] = []
-    for mode, place in zip(modes, _places(modes, page), strict=True):
+    for mode, place in zip(asked.modes, _places(asked.modes, page), strict=True):
         one = _compared(_say(page, mode, asked, place), made, asked.same_noise)
         made.append(one)
         with place.container():
@@ -101,13 +127,17 @@ def _say(page: Page, mode: str, asked: Asked, place: Any) -> Made:
     place.progress(0.0, text=page.words("loading", mode=mode))
     before = runners().loaded
     try:
-        with runners().borrow(mode, page.model, UPSTREAMS_NOISE if asked.same_noise else "") as runner:
+        noise = UPSTREAMS_NOISE if asked.same_noise else ""
+        busy = page.words("busy")
+        with runners().borrow(mode, page.model, noise, lambda: place.progress(0.0, text=busy)) as runner:
             first = runners().loaded[-1] not in before
+            captured = captures(runner)
             extra = {} if asked.reference is None else {"voice": runner.create_voice(*asked.reference)}
             with tokens.kept(runner) as kept:
                 speech = runner.generate(
                     asked.text, progress=_telling(page, mode, runner, place), **asked.keywords, **extra
                 )
+            first |= captures(runner) > captured
         return Made(mode, speech, tokens=kept, first=first)
     except OmniVoiceTritonError as error:
         return Made(mode, problem=page.remark(str(error)))
@@ -148,7 +178,7 @@ def _result(page: Page, one: Made) -> None:
     if speech is None:
         st.error(one.problem)
         return
-    st.audio(speech.audio, sample_rate=speech.sample_rate)
+    st.audio(wav(speech.audio, speech.sample_rate), format="audio/wav")
     figures = st.columns(2)
     figures[0].metric(words("time"), f"{speech.time_ms:.0f} ms")
     figures[1].metric(words("speed_x"), f"{speech.speed_x:.1f}x")

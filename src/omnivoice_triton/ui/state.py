@@ -6,11 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import streamlit as st
+
 from omnivoice_triton.ui.remarks import translated
 from omnivoice_triton.ui.words import Words
 
 DEMO_WEIGHTS = "trained-demo"
 """What the doctor calls those of the demo voice."""
+
+
+def kept(name: str, default: Any) -> Any:
+    """What was last chosen of a widget whose key has the language in it: a change of language makes it anew."""
+    return st.session_state.get(f"kept-{name}", default)
+
+
+def keep(name: str, value: Any) -> None:
+    """Remember a choice for `kept`; None forgets it."""
+    if value is None:
+        st.session_state.pop(f"kept-{name}", None)
+    else:
+        st.session_state[f"kept-{name}"] = value
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
 
 import streamlit as st
 
+from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
+from omnivoice_triton.config import MODES
 from omnivoice_triton.ui import commands, files, tables
-from omnivoice_triton.ui.state import Page
+from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page, keep, kept
 
 TIERS = (1, 2, 3)
 MOST_PROBLEMS = 5
@@ -21,19 +24,30 @@ def draw(page: Page) -> None:
     words = page.words
     left, right = st.columns(2)
     tiers = left.multiselect(
-        words("tiers"), TIERS, default=list(TIERS), format_func=lambda n: words(f"tier_{n}"), key=page.key("tiers")
+        words("tiers"),
+        TIERS,
+        default=kept("tiers", list(TIERS)),
+        format_func=lambda n: words(f"tier_{n}"),
+        key=page.key("tiers"),
     )
+    keep("tiers", tiers)
     sentences = int(right.number_input(words("sentences"), 1, 16, 2, key="sentences"))
     if st.button(words("run_verification"), type="primary", disabled=not tiers, key="verify"):
         st.session_state.pop("report", None)
+        st.session_state["verifying"] = True  # what ends the run of the page ends this too, and has to be said
         _run(page, tiers, sentences)
+        del st.session_state["verifying"]
+    elif st.session_state.pop("verifying", False):
+        st.warning(words("interrupted"))
     report = st.session_state.get("report")
-    if report is None:
+    if report is None or st.session_state.get("report-model") != page.model:
         st.info(words("no_report"))
     else:
         _show(page, report)
-    st.subheader(words("committed"))
-    documents, _ = files.load_folder(page.results)
+    st.subheader(words("committed", folder=page.results or "-"))
+    documents, unusable = files.load_folder(page.results)
+    for name, why in unusable:
+        st.error(tables.escaped(words("bad_results", name=name, why=page.remark(why))))
     judged = [(name, document) for name, document in documents.items() if document["kind"] in files.VERDICTS]
     # Whole verifications first, and of a kind the one with the most checks.
     judged.sort(key=lambda one: (files.VERDICTS.index(one[1]["kind"]), -files.verdict_of(one[1])[1]))
@@ -45,8 +59,9 @@ def _run(page: Page, tiers: list[int], sentences: int) -> None:
     words = page.words
     ordered = sorted(tiers)
     flags = ["--tier", ",".join(map(str, ordered)), "--sentences", str(sentences)]
-    if page.model:
-        flags += ["--model", page.model]
+    model = page.model or os.environ.get(MODEL_VARIABLE) or ("demo" if page.weights == DEMO_WEIGHTS else "")
+    if model:  # the page's own, not what `verify` would take where there is a GPU
+        flags += ["--model", model]
     bar = st.progress(0.0, text=words("verifying"))
     started = time.monotonic()
 
@@ -58,6 +73,7 @@ def _run(page: Page, tiers: list[int], sentences: int) -> None:
 
     try:
         st.session_state["report"] = commands.verify(flags, tell)
+        st.session_state["report-model"] = page.model
     except commands.CommandFailed as error:
         st.error(words("verify_broke", why=str(error)))
     bar.empty()
@@ -66,9 +82,16 @@ def _run(page: Page, tiers: list[int], sentences: int) -> None:
 def _show(page: Page, report: dict[str, Any]) -> None:
     words = page.words
     (st.success if report["passed"] else st.error)(words("passed" if report["passed"] else "not_passed"))
-    _cards(page, report["results"], "run")
+    _headline(report)
+    _cards(page, report["results"], "own report")
     text = json.dumps(report, indent=1, ensure_ascii=False)
     st.download_button(words("save_report"), text, "verify.json", "application/json", key="save-report")
+
+
+def _headline(report: dict[str, Any]) -> None:
+    """On what it ran: device, weights, day."""
+    parts = (files.device_of(report), report.get("checkpoint"), files.date_of(report))
+    st.caption(tables.escaped(", ".join(str(part) for part in parts if part)))
 
 
 def _cards(page: Page, tiers: list[dict[str, Any]], name: str) -> None:
@@ -84,6 +107,11 @@ def _cards(page: Page, tiers: list[dict[str, Any]], name: str) -> None:
             figures[1].metric(words("failed"), tier["failed"])
             figures[2].metric(words("time"), f"{tier['seconds']:.0f} s")
             st.caption(tables.escaped(tier["what"]))
+            if modes := files.modes_of(tier):
+                left_out = [mode for mode in MODES if mode not in modes]
+                st.caption(tables.escaped(words("modes_run", modes=", ".join(modes))))
+                if left_out:
+                    st.caption(tables.escaped(words("modes_not_run", modes=", ".join(left_out))))
             for problem in tier["problems"][:MOST_PROBLEMS]:
                 st.error(tables.escaped(problem))
             if len(tier["problems"]) > MOST_PROBLEMS:
@@ -104,8 +132,11 @@ def _committed(page: Page, name: str, document: dict[str, Any]) -> None:
     passed, checks, failed = files.verdict_of(document)
     verdict = words("passed" if passed else "not_passed")
     title = f"{name}: {verdict}, {checks} {words('checks')}, {failed} {words('failed')}"
-    with st.expander(f"{title} · {files.device_of(document)}, {files.date_of(document)}"):
+    with st.expander(tables.escaped(f"{title} · {files.device_of(document)}, {files.date_of(document)}")):
+        for failure in files.failures_of(document):
+            st.caption(f":red[✘ {tables.escaped(failure)}]")
         if document["kind"] == "verify":
-            _cards(page, document["results"], name)
+            _headline(document)
+            _cards(page, document["results"], f"file {name}")
         else:
             st.dataframe(files.flat_rows(document), hide_index=True, width="stretch", key=f"committed-{name}")

@@ -36,6 +36,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "weights": ("Weights", "가중치", "权重"),
     "auto_takes": ("`auto` takes", "`auto` 선택", "`auto` 选择"),
     "gpu_memory": ("GPU memory", "GPU 메모리", "显存"),
+    "gpu_free": (
+        "{free:.0f} of {all:.0f} GiB free",
+        "{all:.0f} GiB 중 {free:.0f} GiB 사용 가능",
+        "{all:.0f} GiB 中 {free:.0f} GiB 空闲",
+    ),
     "examining": ("Looking at this machine …", "이 컴퓨터를 살펴보는 중 …", "正在检查本机 …"),
     "modes": ("Modes", "모드", "模式"),
     "mode": ("mode", "모드", "模式"),
@@ -136,6 +141,17 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "이 탭에서 오류가 났습니다: {why} (전체 메시지는 터미널에 있습니다)",
         "此标签页出错：{why}（完整信息见终端）",
     ),
+    "interrupted": (
+        "A change on the page ended the run before it was done: start it again, and wait for it.",
+        "페이지의 다른 조작 때문에 실행이 끝나기 전에 중단되었습니다. 다시 시작하고 끝날 때까지 기다려 주세요.",
+        "页面上的其他操作在运行完成前将其中断：请重新开始并等待其完成。",
+    ),
+    "settings_changed": (
+        "Said before the settings above were changed: {text}",
+        "위 설정을 바꾸기 전에 말한 것입니다: {text}",
+        "以下是更改上方设置之前合成的：{text}",
+    ),
+    "busy": ("another session is speaking …", "다른 세션이 말하는 중 …", "另一个会话正在合成 …"),
     "waiting": ("waits for its turn", "차례를 기다리는 중", "等待中"),
     "loading": ("loading {mode} …", "{mode} 불러오는 중 …", "正在加载 {mode} …"),
     "step_of": (
@@ -151,7 +167,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "time": ("time", "시간", "耗时"),
     "speed_x": ("times real time", "실시간 배속", "实时倍数"),
     "audio_seconds": ("audio", "음성 길이", "音频时长"),
-    "vram": ("peak VRAM", "최대 VRAM", "峰值显存"),
+    "vram": (
+        "peak VRAM, all loaded modes",
+        "최대 VRAM(불러온 모든 모드)",
+        "峰值显存（所有已加载模式）",
+    ),
     "tokens_as": ("tokens equal to {mode}", "{mode}와(과) 같은 토큰", "与 {mode} 相同的 token"),
     "tokens_help": (
         "Share of audio tokens that are the same, with the same text, seed and voice. Other rounding can tip a choice, "
@@ -162,11 +182,11 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "并不表示更差。噪声不同时显示 -。",
     ),
     "first_call": (
-        "First call: it follows the loading of the model, and captures graphs if the mode has any. Say it again for "
-        "warm figures.",
-        "첫 호출: 모델을 불러온 직후이며, 그래프가 있는 모드는 이때 캡처합니다. 준비된 수치는 다시 한 번 실행해 "
+        "First call: it follows the loading of the model, or captured graphs for this length. Say it again for warm "
+        "figures.",
+        "첫 호출: 모델을 불러온 직후이거나 이 길이의 그래프를 이번에 캡처했습니다. 예열 후 수치는 다시 한 번 실행해 "
         "확인하세요.",
-        "首次调用：刚加载模型，有图的模式此时捕获图。再运行一次可得到预热后的数据。",
+        "首次调用：刚加载模型，或刚为此长度捕获了图。再运行一次可得到预热后的数据。",
     ),
     "waveform": ("waveform", "파형", "波形"),
     "spectrogram": ("spectrogram", "스펙트로그램", "频谱图"),
@@ -230,6 +250,12 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "at_rows": ("Rows in the bars", "막대의 행 수", "柱状图的行数"),
     "not_available": ("Not available: {what} ({why})", "쓸 수 없음: {what} ({why})", "不可用：{what}（{why}）"),
     "not_measured": ("Not measured: {what} ({why})", "측정하지 않음: {what} ({why})", "未测量：{what}（{why}）"),
+    "nothing_in": ("{name}: nothing in {dtype}", "{name}: {dtype} 결과 없음", "{name}：没有 {dtype} 的结果"),
+    "no_verdict": (
+        "No verdict: see below what was not compared.",
+        "판정하지 않았습니다. 비교하지 못한 것은 아래에 있습니다.",
+        "无法判断：未比较的内容见下。",
+    ),
     "nothing_to_draw": (
         "No chart for this kind: {kind}.",
         "이 종류의 차트는 없습니다: {kind}.",
@@ -241,13 +267,13 @@ _TABLE: dict[str, tuple[str, str, str]] = {
     "compare_run": ("Compare", "비교", "比较"),
     "regressions": ("Got worse", "나빠진 것", "变差的项目"),
     "rows_missing": (
-        "{n} rows of the first are missing in the second: {names}",
-        "첫째 파일의 행 {n}개가 둘째 파일에 없습니다: {names}",
-        "第一个文件的 {n} 行在第二个文件中没有：{names}",
+        "{n} rows or timings of the first are missing in the second: {names}",
+        "첫째 파일의 행이나 시간 {n}개가 둘째 파일에 없습니다: {names}",
+        "第一个文件的 {n} 个行或计时在第二个文件中没有：{names}",
     ),
     "few_runs_drawn": (
         "{n} of {all} times are of fewer than five runs: no spread.",
-        "시간 {all}개 중 {n}개는 다섯 번 미만으로 잰 값이라 편차가 없습니다.",
+        "시간 {all}개 중 {n}개는 다섯 번 미만으로 잰 값이라 편차를 알 수 없습니다.",
         "{all} 个时间中有 {n} 个运行不到五次：没有离散范围。",
     ),
     "few_runs": (
@@ -273,12 +299,14 @@ _TABLE: dict[str, tuple[str, str, str]] = {
         "还没有报告：请按按钮。",
     ),
     "checks": ("checks", "검사", "检查数"),
-    "failed": ("failed", "실패", "失败"),
+    "failed": ("failed", "실패 건수", "失败数"),
+    "modes_run": ("Modes: {modes}", "모드: {modes}", "模式：{modes}"),
+    "modes_not_run": ("Not run: {modes}", "실행하지 않음: {modes}", "未运行：{modes}"),
     "passed": ("PASS", "통과", "通过"),
     "not_passed": ("FAIL", "실패", "未通过"),
     "more_problems": ("and {count} more", "외 {count}건", "另有 {count} 项"),
     "notes": ("Notes", "참고", "说明"),
-    "committed": ("Committed results", "커밋된 결과", "已提交的结果"),
+    "committed": ("Reports in {folder}", "{folder}의 보고서", "{folder} 中的报告"),
     "verify_broke": (
         "The verification could not run: {why}",
         "검증을 실행할 수 없습니다: {why}",
