@@ -5,8 +5,8 @@ Nothing here imports torch, so that the command line can print its help at once.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from omnivoice_triton.speech import InputError, UnknownMode
@@ -89,6 +89,37 @@ def get_mode(name: str) -> Mode:
     return mode
 
 
+MOST_STEPS = 10_000
+MOST_SILENCE_S = 60.0
+"""Of `pad_duration` and `fade_duration`."""
+_LARGEST = 3.4e38
+"""What fp32 holds: the decode loop computes in it."""
+
+
+def as_number(name: str, value: Any) -> float:
+    """A plain number that fp32 holds, of one of any kind, numpy's too.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not -_LARGEST <= float(value) <= _LARGEST:
+        raise InputError(f"{name} must be a number, not {value!r}")
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def as_steps(value: float) -> int:
+    """A number of decoding steps.
+
+    Raises:
+        InputError: it is not whole, below 1 or above `MOST_STEPS`.
+    """
+    if value != int(value) or value < 1:
+        raise InputError(f"num_step must be a whole number of at least 1, not {value!r}")
+    if value > MOST_STEPS:
+        raise InputError(f"num_step must be at most {MOST_STEPS}, not {value!r}")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class GenerationOptions:
     """Upstream's `OmniVoiceGenerationConfig`, field for field, checked and frozen.
@@ -118,10 +149,8 @@ class GenerationOptions:
                 if not isinstance(value, bool):
                     raise InputError(f"{field.name} must be True or False, not {value!r}")
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{field.name} must be a number, not {value!r}")
-        if self.num_step != int(self.num_step) or self.num_step < 1:
-            raise InputError(f"num_step must be a whole number of at least 1, not {self.num_step!r}")
+            object.__setattr__(self, field.name, as_number(field.name, value))
+        object.__setattr__(self, "num_step", as_steps(self.num_step))
         if self.t_shift <= 0:
             raise InputError(f"t_shift must be above 0, not {self.t_shift!r}")
         if self.audio_chunk_duration <= 0:
@@ -135,6 +164,9 @@ class GenerationOptions:
         ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, but is {getattr(self, name)!r}")
+        for name in ("pad_duration", "fade_duration"):
+            if getattr(self, name) > MOST_SILENCE_S:
+                raise InputError(f"{name} must be at most {MOST_SILENCE_S:g} seconds, not {getattr(self, name)!r}")
 
     @classmethod
     def from_kwargs(cls, options: dict[str, Any]) -> GenerationOptions:

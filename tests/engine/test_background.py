@@ -74,3 +74,20 @@ def test_its_own_thread_may_stop_it(scheduler: Scheduler) -> None:
     background.start(step)
     assert stopped.wait(10)
     assert not background.running
+
+
+def test_a_callback_that_exits_does_not_end_it(scheduler: Scheduler) -> None:
+    background, steps = Background(scheduler), []
+    again = threading.Event()
+
+    def step() -> bool:
+        steps.append(1)
+        if len(steps) == 1:
+            raise SystemExit
+        again.set()
+        return False
+
+    background.start(step)
+    assert again.wait(10)
+    assert not background.is_current
+    assert ended(background)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, wait
@@ -15,17 +16,18 @@ from hypothesis import strategies as st
 
 from omnivoice_triton.engine.prompt import Prompt
 from omnivoice_triton.engine.request import Request
-from omnivoice_triton.engine.scheduler import Job, Scheduler
-from omnivoice_triton.speech import InputError
+from omnivoice_triton.engine.scheduler import Job, JobError, Scheduler
+from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 BUDGET = 100
 
 
 class Counter:
-    """A runner that notes who ran with whom; jobs named in `broken` fail as told."""
+    """A runner that notes who ran with whom, and holds four at most; jobs named in `broken` fail as told."""
 
     def __init__(self) -> None:
         self.steps: list[list[int]] = []
+        self.interrupt = ""  # where Ctrl-C comes next
         self.held: set[int] = set()
         self.broken: dict[int, str] = {}
 
@@ -33,18 +35,30 @@ class Counter:
         if self.broken.get(job.number) == "admit":
             raise ValueError("can't embed this")
         self.held.add(job.number)
+        assert len(self.held) <= 4, "nobody's slot may be given twice"
+
+    def _interrupt(self, where: str) -> None:
+        if self.interrupt == where:
+            self.interrupt = ""
+            raise KeyboardInterrupt
 
     def place(self) -> None:
+        self._interrupt("place")
         if any(self.broken.get(number) == "place" for number in self.held):
             raise ValueError("can't embed this")
 
     def run(self, jobs: Sequence[Job]) -> None:
         assert sum(job.rows for job in jobs) <= BUDGET
+        self._interrupt("run")
+        for job in jobs:
+            if self.broken.get(job.number) == "draw":
+                raise JobError(job, MemoryError("no room for its noise"))
         if any(self.broken.get(job.number) == "run" for job in jobs):
             raise RuntimeError("the step broke")
         self.steps.append([job.number for job in jobs])
 
     def collect(self, job: Job) -> torch.Tensor:
+        self._interrupt("collect")
         if self.broken.get(job.number) == "collect":
             raise MemoryError("no room")
         return torch.tensor(job.number)
@@ -210,6 +224,73 @@ def test_a_callback_that_steps_sees_who_has_just_joined(runner: Counter, schedul
     run_all(scheduler)
     assert [int(job.future.result()) for job in (joining, next_one)] == [joining.number, next_one.number]
     assert not runner.held
+
+
+def test_a_callback_that_submits_and_steps_finds_room(runner: Counter, scheduler: Scheduler) -> None:
+    """Four end in one step: the first one's callback runs when all four have let go."""
+    jobs, later = [make_job(steps=2) for _ in range(4)], [make_job() for _ in range(4)]
+
+    def go_on(_: Any) -> None:
+        scheduler.submit(later)
+        scheduler.step()
+
+    jobs[0].future.add_done_callback(go_on)
+    scheduler.submit(jobs)
+    run_all(scheduler)
+    assert [int(job.future.result()) for job in (*jobs, *later)] == [job.number for job in (*jobs, *later)]
+
+
+@pytest.mark.parametrize("where", ["place", "run", "collect"])
+def test_ctrl_c_in_a_step_leaves_nobody_waiting(runner: Counter, scheduler: Scheduler, where: str) -> None:
+    jobs = [make_job(steps=1), make_job(steps=1), make_job(steps=2)]
+    scheduler.submit(jobs)
+    runner.interrupt = where
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.step()
+    run_all(scheduler)
+    assert all(job.future.done() for job in jobs)
+    assert not runner.held
+    for job in jobs:
+        if where == "collect":
+            assert int(job.future.result()) == job.number
+        else:
+            with pytest.raises(OmniVoiceTritonError, match="interrupted: submit it again"):
+                job.future.result()
+    after = make_job()
+    scheduler.submit([after])
+    run_all(scheduler)
+    assert int(after.future.result()) == after.number
+
+
+def test_a_callback_that_exits_costs_nobody_else_anything(runner: Counter, scheduler: Scheduler) -> None:
+    jobs = [make_job(steps=1), make_job(steps=1)]
+    jobs[0].future.add_done_callback(lambda _: sys.exit(1))
+    scheduler.submit(jobs)
+    with pytest.raises(SystemExit):
+        scheduler.step()
+    assert int(jobs[1].future.result(0)) == jobs[1].number
+    assert not runner.held
+
+
+def test_a_job_that_cannot_take_its_step_fails_alone(runner: Counter, scheduler: Scheduler) -> None:
+    good, bad = make_job(steps=2), make_job(steps=2)
+    runner.broken[bad.number] = "draw"
+    scheduler.submit([good, bad])
+    run_all(scheduler)
+    assert int(good.future.result()) == good.number
+    with pytest.raises(MemoryError, match="its noise"):
+        bad.future.result()
+    assert runner.steps == [[good.number]] * 2
+
+
+def test_a_cancelled_job_does_not_wait_behind_others(scheduler: Scheduler) -> None:
+    running, head, cancelled = make_job(rows=100, steps=5), make_job(rows=100), make_job()
+    scheduler.submit([running, head, cancelled])
+    scheduler.step()
+    cancelled.future.cancel()
+    scheduler.step()
+    assert wait([cancelled.future], timeout=0).done
+    assert scheduler.load == (1, 1)
 
 
 def test_many_threads_submit_while_one_steps(runner: Counter, scheduler: Scheduler) -> None:

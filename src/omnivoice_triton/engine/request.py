@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from omnivoice_triton.config import as_number, as_steps
 from omnivoice_triton.engine.prompt import Prompt
 from omnivoice_triton.speech import InputError
 
@@ -24,11 +24,8 @@ class DecodeOptions:
     def __post_init__(self) -> None:
         """Raise InputError for a value that the loop can't use."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{field.name} must be a number, not {value!r}")
-        if self.num_step != int(self.num_step) or self.num_step < 1:
-            raise InputError(f"num_step must be a whole number of at least 1, not {self.num_step!r}")
+            object.__setattr__(self, field.name, as_number(field.name, getattr(self, field.name)))
+        object.__setattr__(self, "num_step", as_steps(self.num_step))
         if self.t_shift <= 0:
             raise InputError(f"t_shift must be above 0, not {self.t_shift!r}")
 

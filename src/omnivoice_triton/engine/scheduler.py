@@ -92,6 +92,7 @@ class Scheduler:
         self._joining: list[Job] = []  # admitted in this step, not yet placed
         self._ended: deque[tuple[Job, BaseException | None, torch.Tensor | None]] = deque()  # not yet told
         self._closed = False
+        self._some_cancelled = False
         self._changed = threading.Condition()  # guards the queue
         self._stepping = threading.RLock()  # guards the running set and the runner
 
@@ -116,6 +117,12 @@ class Scheduler:
                 raise InputError(CLOSED)
             self._queue.extend(jobs)
             self._changed.notify_all()
+        for job in jobs:
+            job.future.add_done_callback(self._note)
+
+    def _note(self, future: Future[torch.Tensor]) -> None:
+        if future.cancelled():
+            self._some_cancelled = True
 
     def wait(self, timeout_s: float | None = None, *, unless: Callable[[], bool] = lambda: False) -> None:
         """Sleep until there is something to run, `wake` is called or the time is up.
@@ -170,6 +177,9 @@ class Scheduler:
             self._tell()
 
     def _drop_cancelled(self) -> None:
+        if not self._some_cancelled:
+            return  # thousands may wait: they are not asked at every step
+        self._some_cancelled = False
         with self._changed:
             dropped = [job for job in (*self._running, *self._queue) if job.future.cancelled()]
             if not dropped:
