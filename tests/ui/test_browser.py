@@ -87,7 +87,7 @@ def test_a_tab_that_raises_is_seen(window: Browser, tmp_path: Path) -> None:
 def test_a_choice_outlives_a_change_of_language(visit: Visit) -> None:
     visit.speak(LANGUAGES["en"])
     visit.tab(list(TABS).index("inference"))
-    visit.window.click(".st-key-voice-en label:nth-of-type(3)")
+    visit.window.run("document.querySelectorAll('.st-key-voice-en input')[2].click()")
     chosen = "return [...document.querySelectorAll('.st-key-voice-CODE input')].findIndex(i => i.checked)"
     wait_until("the third voice", lambda: visit.window.run(chosen.replace("CODE", "en")) == 2, 15)
     visit.settle()
