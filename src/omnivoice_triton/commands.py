@@ -26,6 +26,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
+def in_words(error: BaseException, most: int = 300) -> str:
+    """An error in one line, by its class."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:most]}"
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """The type of a flag that wants a whole number of at least `least`, and at most `most`."""
 

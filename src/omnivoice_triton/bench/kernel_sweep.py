@@ -18,6 +18,7 @@ import torch
 from omnivoice_triton.bench.kernel_case import DTYPES, Case, Unmeasured, WrongResult
 from omnivoice_triton.bench.kernel_cases import Plan, plans
 from omnivoice_triton.bench.speed_cases import Budget
+from omnivoice_triton.commands import in_words
 
 TELLING_ROWS = (290, 4096, 64)
 """Of a 5 s utterance, of a batch, and of a word; the nearest of those asked for come first."""
@@ -43,7 +44,7 @@ def device_lost() -> str | None:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
     except Exception as error:
-        return f"the GPU had failed before it ({_words(error)})"
+        return f"the GPU had failed before it ({in_words(error)})"
     return None
 
 
@@ -97,8 +98,8 @@ def sweep(
                     missing.append({**where, "reason": str(error), "wrong": True})
                     print(f"WRONG: {error}", file=sys.stderr, flush=True)
                 except Exception as error:  # of one kernel on a GPU that nobody has tried it on: the rest goes on
-                    missing.append({**where, "reason": _words(error), "failed": True})
-                    print(f"{plan.kernel} {n} rows {name}: {_words(error)}", file=sys.stderr, flush=True)
+                    missing.append({**where, "reason": in_words(error), "failed": True})
+                    print(f"{plan.kernel} {n} rows {name}: {in_words(error)}", file=sys.stderr, flush=True)
                     gone = lost()
                 else:
                     print(line(results[-1]), file=sys.stderr, flush=True)
@@ -111,8 +112,3 @@ def _no_compile(plan: Plan, share_s: float, first_rows: int, first: bool) -> str
     if plan.compile_once and not first:
         return f"timed at {first_rows} rows alone"
     return "" if share_s >= COMPILE_S else "no time was left for it"
-
-
-def _words(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -34,7 +34,7 @@ from omnivoice_triton.bench.kernel_clocks import MOST_SETS, WARM_SETS, Clocks, s
 from omnivoice_triton.bench.kernel_packed import split_rows
 from omnivoice_triton.bench.kernel_sweep import Keep, in_order, sweep
 from omnivoice_triton.bench.speed_cases import Budget
-from omnivoice_triton.commands import Parser, command, whole
+from omnivoice_triton.commands import Parser, command, in_words, whole
 from omnivoice_triton.evidence import check_outputs, need_gpu, write_json
 from omnivoice_triton.speech import InputError
 
@@ -95,7 +95,7 @@ def right_ones(
             seconds = yardsticks.first_call_s(function, inputs)
             errors[name] = error_to(wanted, case, inputs, function)
         except Exception as error:  # third parties': the reason is reported in place of a time
-            missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            missing[name] = in_words(error)
             continue
         if errors[name] <= bound:
             good[name] = function
@@ -127,7 +127,7 @@ def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others
         try:
             times[name] = three_clocks(function, sets, cold)
         except Exception as error:  # third parties', for instance one that can't be captured
-            missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            missing[name] = in_words(error)
             torch.cuda.synchronize()
     return {
         "kernel": case.kernel,

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from omnivoice_triton.commands import in_words
 from omnivoice_triton.speech import InputError, Speech
 
 FLASHINFER = "omnivoice.models.omnivoice_flashinfer"
@@ -67,7 +68,7 @@ class Upstream:
             audios = self.model.generate(**keywords)
             self._wait()
         except Exception as error:
-            raise NotHere(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+            raise NotHere(in_words(error)) from error
         seconds = time.perf_counter() - began
         return [speech_of(len(audio), self.model.sampling_rate, seconds, seed, self.name) for audio in audios]
 

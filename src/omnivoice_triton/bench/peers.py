@@ -30,7 +30,7 @@ from omnivoice_triton.bench.speed import measure_cells
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, Budget, cells
 from omnivoice_triton.bench.speed_journal import LeftOut
 from omnivoice_triton.bench.turns import Row
-from omnivoice_triton.commands import command, whole
+from omnivoice_triton.commands import command, in_words, whole
 from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, write_json
 from omnivoice_triton.models.runner import BaseRunner
 from omnivoice_triton.speech import InputError
@@ -88,7 +88,7 @@ def opened(found: Makers, wanted: tuple[str, ...], stack: ExitStack, dtype: str)
         except Exception as error:
             if name in (EAGER, TURBO):
                 raise
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = in_words(error)
             missing.append({"path": name, "dtype": dtype, "reason": reason})
             continue
         close = getattr(runners[name], "close", None) or runners[name].unload_model

@@ -13,7 +13,7 @@ from typing import Any
 
 from omnivoice_triton.bench import definitions
 from omnivoice_triton.bench.harness import SENTENCES, arguments
-from omnivoice_triton.commands import command, whole
+from omnivoice_triton.commands import command, in_words, whole
 from omnivoice_triton.config import DEFAULT_GRAPH_BUDGET_MB, MODES
 from omnivoice_triton.evidence import check_outputs, default_model, need_gpu, summary, write_json
 from omnivoice_triton.models.runner import BaseRunner
@@ -73,8 +73,7 @@ def fits(row: dict[str, Any]) -> bool:
 
 def _words(error: Exception) -> str:
     """An error in one line, by its class where it is none of ours."""
-    said = " ".join(str(error).split())
-    return said if isinstance(error, OmniVoiceTritonError) else f"{type(error).__name__}: {said}"
+    return " ".join(str(error).split()) if isinstance(error, OmniVoiceTritonError) else in_words(error)
 
 
 @command("bench.soak")

@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from omnivoice_triton.commands import in_words
 from omnivoice_triton.ui import benchmarks, commands, files, inference, overview, samples, verification
 from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page
 from omnivoice_triton.ui.words import LANGUAGES, Words
@@ -73,7 +74,7 @@ def main() -> None:
             except Exception as error:  # a fault of ours: the other tabs still work, and the log has all of it
                 logger.exception("tab")
                 with st.container(key=f"broken-{draw.__module__.rpartition('.')[2]}"):
-                    st.error(words("tab_broke", why=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+                    st.error(words("tab_broke", why=in_words(error)))
 
 
 main()

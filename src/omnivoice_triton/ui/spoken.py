@@ -13,6 +13,7 @@ import soundfile
 import streamlit as st
 
 from omnivoice_triton import OmniVoiceTritonError, Speech
+from omnivoice_triton.commands import in_words
 from omnivoice_triton.ui import charts, tokens
 from omnivoice_triton.ui.runners import UPSTREAMS_NOISE, Runners, captures, peak_gib
 from omnivoice_triton.ui.state import Page
@@ -143,8 +144,7 @@ def _say(page: Page, mode: str, asked: Asked, place: Any) -> Made:
         return Made(mode, problem=page.remark(str(error)))
     except Exception as error:  # what one mode breaks on must not take the others' results; the log has all of it
         logger.exception("mode %s", mode)
-        said = " ".join(str(error).split())[:300]
-        return Made(mode, problem=page.words("mode_broke", mode=mode, why=f"{type(error).__name__}: {said}"))
+        return Made(mode, problem=page.words("mode_broke", mode=mode, why=in_words(error)))
 
 
 def _telling(page: Page, mode: str, runner: Any, place: Any) -> Callable[[int, int], None]:

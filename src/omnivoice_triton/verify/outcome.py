@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from omnivoice_triton.commands import in_words
+
 NOTHING = "nothing was checked"
 NOT_JUDGED = "not judged"
 """In place of a verdict, of a figure that is shown only."""
@@ -77,4 +79,4 @@ def quiet(tier: int, what: str, done: int, total: int) -> None:
 
 def raised(error: BaseException) -> str:
     """A problem in one line, of what was raised where a figure was wanted."""
-    return f"raised {type(error).__name__}: {' '.join(str(error).split())}"[:400]
+    return f"raised {in_words(error)}"
