@@ -81,7 +81,7 @@ def hopper_tiles(name: str, rows: int, shape: BackboneShape, *, most: int = 24) 
         kind = epilogue(name, tile)
         if kind == SWIGLU and columns // 2 % (tile.columns // 2):
             continue
-        fitting = [n for n in (3, 4, 5, 6, 8) if tile._replace(stages=n).problem(kind, depth) is None]
+        fitting = [n for n in range(3, 11) if tile._replace(stages=n).problem(kind, depth) is None]
         if fitting:  # a deeper ring was seldom slower, and one depth a tile leaves time for more tiles
             made = tile._replace(stages=fitting[-1])
             found[made] = _seconds(made, rows, columns, depth)

@@ -115,6 +115,6 @@ def triton_packed_add_norm(
             PARTIALS=partials,
             PICK=pick is not None,
             BLOCK_H=tile.block,
-            num_warps=tile.num_warps,
+            num_warps=2 * tile.num_warps if partials > 1 else tile.num_warps,  # so much more to read in a row
             **launch_options(pdl),
         )

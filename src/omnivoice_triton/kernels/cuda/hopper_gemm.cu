@@ -279,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) hopper_gemm(
             u16* result = (u16*)out;
 #if EPILOGUE == QK_ROPE
             // A tile is one head of 128: a warp takes a row, four values a lane, and the other half 16 lanes away.
-            constexpr int AT_ONCE = ROWS_A_WARP % 10 == 0 ? 10 : ROWS_A_WARP % 8 == 0 ? 8 : 6;  // loads under way together
+            constexpr int AT_ONCE = ROWS_A_WARP % 5 == 0 || ROWS_A_WARP % 5 > 2 ? 5 : 6;  // loads under way together
             const bool turn = column < q_heads + kv_heads;
             uint2 weight = {};
             if (turn) weight = *(const uint2*)((column < q_heads ? q_weight : k_weight) + 4 * lane);
