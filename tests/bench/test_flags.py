@@ -108,8 +108,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "need_gpu", lambda: None)
     monkeypatch.setattr(soak, "default_model", lambda *_: None)
     monkeypatch.setattr(soak, "BaseRunner", Failing)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**34, 2**35))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2**34, 2**35))
 
 
 @pytest.mark.usefixtures("failing")

@@ -22,6 +22,8 @@ from tests.bench.test_schema import faults
 
 CEILINGS = {"copy_gb_per_s": 4000.0, "copy_bytes": 1, "matmul_tflops": {"float16": 800.0}, "matmul_size": 8192}
 EAGER = kernels.Others(backend="eager")
+compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+"""torch.compile looks at whatever else is installed beside it: what that deprecates is no matter of ours."""
 
 
 def rope(q: Any, k: Any, cos: Any, sin: Any) -> Any:
@@ -52,6 +54,7 @@ def made() -> dict[str, Case]:
 # --- other people's kernels
 
 
+@compiles
 def test_every_yardstick_is_checked_against_float64(made: dict[str, Case]) -> None:
     for name, case in made.items():
         others = kernels.Others(backend="eager", library=liger())
@@ -241,6 +244,7 @@ def test_a_budget_names_what_it_left_out(tmp_path: Path) -> None:
     assert faults(document)
 
 
+@compiles
 def test_a_case_is_measured_whole(made: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
     """All of `measure` but the clocks."""
     asked: list[int] = []
@@ -253,9 +257,8 @@ def test_a_case_is_measured_whole(made: dict[str, Case], monkeypatch: pytest.Mon
         return clocks(float(len(asked)))
 
     monkeypatch.setattr(kernels, "three_clocks", three)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(L2_cache_size=100_000))
+    monkeypatch.setattr(kernels, "l2_cache_bytes", lambda: 100_000)
     case = made["rms_norm"]
     row = kernels.measure(case, CEILINGS, kernels.Others(backend="eager", library=liger()))
     assert len(asked) == 4
@@ -351,8 +354,7 @@ def test_what_never_leaves_the_cache_has_no_cold_time(monkeypatch: pytest.Monkey
         return {clock: figures for clock, figures in clocks(3.0).items() if cold or clock != "graph_cold"}
 
     monkeypatch.setattr(kernels, "three_clocks", three)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(L2_cache_size=50_000_000))
+    monkeypatch.setattr(kernels, "l2_cache_bytes", lambda: 50_000_000)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     case = next(p for p in plans(6, torch.float16, device) if p.kernel == "select_cells").build()
     row = kernels.measure(case, CEILINGS, kernels.Others(compile=False, liger=False))

@@ -60,12 +60,12 @@ def stubs(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.setattr(speed, "split_of", lambda runner, keywords, steps, runs, wait: {"lm_ms": 800.0 + runs})
     monkeypatch.setattr(speed, "device_energy", lambda: iter(range(10**6)).__next__)
     monkeypatch.setattr(speed, "joules_per_utterance", lambda *a, **k: {"joules_per_utterance": 50.0})
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1024 * 2**20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda *_: 1024 * 2**20)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 2**30)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**34, 2**35))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda *_: 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2**34, 2**35))
     return model
 
 

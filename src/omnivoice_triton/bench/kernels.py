@@ -107,6 +107,11 @@ def right_ones(
     return good, missing, figures
 
 
+def l2_cache_bytes() -> int:
+    """Of the current GPU."""
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size)
+
+
 def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others | None = None) -> dict[str, Any]:
     """Errors and every figure of one case.
 
@@ -117,7 +122,7 @@ def measure(case: Case, ceilings: ceiling.Ceilings | None = None, others: Others
     first = case.make(0)
     good, missing, figures = right_ones(case, first, Others() if others is None else others)
     n_bytes = case.bytes(first)
-    l2_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    l2_bytes = l2_cache_bytes()
     n_cold = max(2 * WARM_SETS, math.ceil(2.2 * l2_bytes / n_bytes))
     cold = n_cold <= MOST_SETS  # of what moves a few KB a call no graph holds enough sets
     sets = [case.make(10 * seed) for seed in range(n_cold if cold else WARM_SETS)]
