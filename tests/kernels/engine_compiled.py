@@ -6,6 +6,7 @@ Run as a program by `test_engine_compile`, like `compiled`.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +74,9 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
 
     yield compiled(embed._embed_rows_kernel, {"V": VA, "C": C, "H": H, "BLOCK_H": H}, num_warps=4)
     heads = {"HQ": HQ, "HKV": HKV, "HALF": D // 2}
-    yield compiled(qkv._qk_norm_rope_kernel, heads | {"BLOCK_HEADS": 8, "BLOCK_HALF": D // 2}, num_warps=2)
+    yield compiled(
+        qkv._qk_norm_rope_kernel, heads | {"BLOCK_HEADS": 8, "BLOCK_HALF": D // 2}, num_warps=2, **launch.ROUNDED
+    )
     tile = varlen_tile(D, HQ // HKV, dtype.itemsize, capability)
     cut = {"HQ": HQ, "HKV": HKV, "D": D, "TILE_ROWS": tile.rows, "BLOCK_M": 2 * tile.rows, "BLOCK_N": tile.block_n}
     options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
@@ -100,7 +103,7 @@ def kernels(capability: int, dtype: torch.dtype, pdl: bool) -> Iterator[tuple[st
         yield compiled(gate_up._gate_up_kernel, {"N": INTERMEDIATE, "K": H} | block | {"BLOCK_N": 64}, **options)
         if capability >= 80:  # below, a tile as wide as a head spills: it is never chosen there
             cut = heads | {"K": H, "BLOCK_M": gemm_tile.block_m, "BLOCK_K": gemm_tile.block_k}
-            yield compiled(qkv_rope._qkv_rope_kernel, cut, **options)
+            yield compiled(qkv_rope._qkv_rope_kernel, cut, **options, **launch.ROUNDED)
 
 
 def _int8_kernels(capability: int, compiled: Any, dtype: torch.dtype) -> Iterator[tuple[str, Any]]:
@@ -138,8 +141,14 @@ def main() -> None:
             what = {"kernel": name, "capability": capability, "dtype": TYPES[dtype], "pdl": pdl}
             waits = "griddepcontrol.wait" in kernel.asm["ptx"]
             made = {"waits": waits, "products": _products(kernel.asm["ptx"]), "fp8": _fp8_from(kernel.asm["ptx"])}
+            made["contracted"] = _contracted(kernel.asm["ptx"])
             results.append(what | usage(kernel) | made)
     json.dump(results, sys.stdout)
+
+
+def _contracted(ptx: str) -> bool:
+    """Whether a 16-bit product is added to without having been rounded."""
+    return re.search(r"\bfma\.rn\.b?f16", ptx) is not None
 
 
 def _products(ptx: str) -> str:

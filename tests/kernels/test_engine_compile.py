@@ -89,6 +89,11 @@ def test_int8_products_run_on_tensor_cores(compiled: list[dict[str, Any]]) -> No
     }
 
 
+def test_a_product_is_rounded_before_it_is_added_to(compiled: list[dict[str, Any]]) -> None:
+    """As upstream's separate operations do; left to itself the compiler made FMAs of RoPE's products."""
+    assert [item["kernel"] for item in compiled if item["contracted"]] == []
+
+
 def test_fp8_is_rounded_by_the_hardware(compiled: list[dict[str, Any]]) -> None:
     """From 9.0 on once, from fp32; at 8.9 Triton cuts to fp16 before."""
     found = [item for item in compiled if "quantise" in item["kernel"] and "key" not in item["kernel"]]

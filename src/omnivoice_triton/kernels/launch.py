@@ -225,6 +225,9 @@ class AttentionTile(NamedTuple):
     num_stages: int
 
 
+ROUNDED = {"enable_fp_fusion": False}
+"""For launches of kernels that round a product and then add to it: contracted, the product would not be rounded."""
+
 SMOOTH_ROWS = 128
 """Rows of K that set the grid on which its mean is taken (see `attention`)."""
 

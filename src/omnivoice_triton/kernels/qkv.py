@@ -136,5 +136,6 @@ def triton_qk_norm_rope_packed(
             BLOCK_HEADS=block_heads,
             BLOCK_HALF=block_half,
             num_warps=2,
+            **launch.ROUNDED,  # n * cos and rotate_half(n) * sin, before they are added
             **launch_options(pdl),
         )

@@ -160,5 +160,6 @@ def triton_qkv_rope(
             BLOCK_K=tile.block_k,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            **launch.ROUNDED,  # as in `qkv`
             **launch_options(pdl),
         )

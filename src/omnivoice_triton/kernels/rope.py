@@ -255,6 +255,6 @@ def triton_qk_norm_rope(
             BLOCK_H=block_h,
             BLOCK_HALF=block_half,
             num_warps=num_warps,
-            enable_fp_fusion=False,  # q * cos and rotate_half(q) * sin are rounded before they are added
+            **launch.ROUNDED,  # q * cos and rotate_half(q) * sin, before they are added
         )
     return q_out, k_out
