@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
-# Stages: checks (tests, sanitizer, verify, smoke, the demo voice in fp16 and bf16, samples; side by side), turbo, speed,
-# cases, batch, batch-32, kernels, peers, soak; by default all, in this order. From turbo on nothing else should run on the GPU. Each
-# command's log, exit code and seconds are kept in OUT, and JSON is written as it grows: an interrupted run keeps what
-# it has.
+# Stages: checks (tests, sanitizer, verify, smoke, demo-fp16, demo-bf16, samples, side by side; each of them is a stage
+# too), turbo, speed, cases, batch, batch-32, kernels, peers, soak; by default checks and all after it, in this order.
+# From turbo on nothing else should run on the GPU. Each command's log, exit code and seconds are kept in OUT, and JSON
+# is written as it grows: an interrupted run keeps what it has. JOBS is how many tests run at once (default: 12).
 # PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
 set -u
-[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
 [ $# -gt 0 ] || set -- checks turbo speed cases batch batch-32 kernels peers soak
 for stage; do
     case $stage in
-        checks | turbo | speed | cases | batch | batch-32 | kernels | peers | soak) ;;
+        checks | tests | sanitizer | verify | smoke | demo-fp16 | demo-bf16 | samples) ;;
+        turbo | speed | cases | batch | batch-32 | kernels | peers | soak) ;;
         *) echo "unknown stage $stage: see the head of $0" >&2; exit 2 ;;
     esac
 done
+CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
 py=${PY:-python3}
 mkdir -p "$out" || exit 2
 failed=0
@@ -30,18 +32,24 @@ run() {
     return "$code"
 }
 
+# check NAME: one of CHECKS
+check() {
+    local dtype=${1#demo-}
+    case $1 in
+        tests) PYTEST_ADDOPTS="-p no:benchmark" run tests "$py" -m pytest -q -n "${JOBS:-12}" --results "$out/test-gpu.json" ;;
+        verify) run verify "$py" -m omnivoice_triton verify --progress none --json "$out/verify.json" \
+            --html "$out/verify.html" ;;
+        sanitizer) run sanitizer "$py" -m omnivoice_triton.verify.sanitize --jobs "${JOBS:-12}" --json "$out/sanitizer.json" ;;
+        smoke) run smoke "$py" -m omnivoice_triton.verify.smoke --json "$out/smoke.json" ;;
+        demo-*) run "demo-$dtype" "$py" -m omnivoice_triton verify --tier 2,3 --model demo --dtypes "$dtype" \
+            --dtype "$dtype" --sentences "${SENTENCES:-60}" --progress none --json "$out/demo-$dtype.json" ;;
+        samples) run samples "$py" -m omnivoice_triton samples --out "$out/audio_samples" ;;
+    esac
+}
+
 checks() {
-    local pids=() pid dtype
-    run sanitizer "$py" -m omnivoice_triton.verify.sanitize --jobs 12 --json "$out/sanitizer.json" & pids+=($!)
-    run verify "$py" -m omnivoice_triton verify --progress none --json "$out/verify.json" --html "$out/verify.html" &
-    pids+=($!)
-    run smoke "$py" -m omnivoice_triton.verify.smoke --json "$out/smoke.json" & pids+=($!)
-    for dtype in fp16 bf16; do
-        run "demo-$dtype" "$py" -m omnivoice_triton verify --tier 2,3 --model demo --dtypes "$dtype" --dtype "$dtype" \
-            --sentences "${SENTENCES:-60}" --progress none --json "$out/demo-$dtype.json" & pids+=($!)
-    done
-    run samples "$py" -m omnivoice_triton samples --out "$out/audio_samples" & pids+=($!)
-    run tests "$py" -m pytest -q -n "${JOBS:-12}" --results "$out/test-gpu.json" & pids+=($!)
+    local pids=() pid name
+    for name in $CHECKS; do check "$name" & pids+=($!); done
     for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 }
 
@@ -57,6 +65,7 @@ each_dtype() {
 for stage; do
     case $stage in
         checks) checks ;;
+        tests | sanitizer | verify | smoke | demo-* | samples) check "$stage" ;;
         turbo) run turbo "$py" -m omnivoice_triton.bench.turbo all --runs 9 --json "$out/turbo.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
         cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --no-memory --json "$out/speed-cases.json" ;;

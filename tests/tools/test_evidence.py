@@ -85,6 +85,15 @@ def test_a_failure_is_told_and_ends_nothing(tmp_path: Path, bad: str) -> None:
     assert summary.count("exit 3") == 1
 
 
+def test_each_check_is_a_stage_too(tmp_path: Path) -> None:
+    names = ("tests", "sanitizer", "verify", "smoke", "demo-fp16", "demo-bf16", "samples")
+    code, calls, summary = run(tmp_path, *names)
+    assert code == 0
+    assert len(calls) == len(names)
+    assert re.findall(r"^(\S+) +exit 0", summary, re.MULTILINE) == list(names)  # one after the other
+    assert run(tmp_path, "verify", bad="verify")[0] == 1
+
+
 def test_what_it_does_not_know_it_refuses(tmp_path: Path) -> None:
     code, calls, told = run(tmp_path, "soak", "everything")
     assert code == 2

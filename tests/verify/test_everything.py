@@ -248,6 +248,26 @@ def test_what_was_finished_before_ctrl_c_is_reported(
     assert not out.exists()  # there was nothing to keep
 
 
+def test_what_was_finished_before_a_kill_is_in_the_file(
+    short_grid: None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """A signal that Python can't catch: what the file holds while tier 2 runs is what is left."""
+    out = tmp_path / "report.json"
+    seen: list[dict[str, Any]] = []
+
+    def look(*args: Any, **keywords: Any) -> Tier:
+        seen.append(json.loads(out.read_text()))
+        return Tier(2, "model", "all", {})
+
+    monkeypatch.setattr(parity, "run", look)
+    verify(tiny, "--tier", "1,2", "--json", str(out), device=device)
+    (killed,) = seen
+    assert killed["passed"] is False
+    assert [tier["passed"] for tier in killed["results"]] == [True, False]
+    assert killed["results"][1]["problems"][0] == "the run ended before it was done"
+    assert "the run ended before it was done" not in out.read_text()
+
+
 def test_what_is_not_judged_or_left_open_is_said() -> None:
     figure = {"difference": 0.01, "low": -0.02, "high": 0.04}
     for given, shown in (("within", "]"), ("open", "] open"), ("worse", "] WORSE"), ("not judged", "] not judged")):

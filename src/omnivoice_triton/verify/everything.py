@@ -180,8 +180,12 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
 
+    def keep(so_far: list[Tier]) -> None:
+        if as_json is not None:
+            make_report(so_far, model, device, as_json)
+
     with _progress(options.progress) as progress:
-        done, interrupted = run_each(tiers, lambda tier: work(tier, progress))
+        done, interrupted = run_each(tiers, lambda tier: work(tier, progress), keep)
     document = make_report(done, model, device, as_json)
     if options.html is not None:
         page.write(document, options.html)
@@ -194,8 +198,15 @@ def run(options: argparse.Namespace) -> int:
     return PASSED if document["passed"] else FAILED
 
 
-def run_each(tiers: Sequence[int], work: Callable[[int], Tier]) -> tuple[list[Tier], bool]:
+def run_each(
+    tiers: Sequence[int], work: Callable[[int], Tier], keep: Callable[[list[Tier]], None] = lambda so_far: None
+) -> tuple[list[Tier], bool]:
     """Run tier after tier; one that raises is reported as failed, and so are those that Ctrl-C cut off.
+
+    Args:
+        tiers: their numbers.
+        work: runs one.
+        keep: gets all tiers whenever one is done and others are not, those as failed: what a run that is killed leaves.
 
     Returns:
         The tiers, and whether Ctrl-C ended them: what was finished by then is worth a report.
@@ -217,6 +228,9 @@ def run_each(tiers: Sequence[int], work: Callable[[int], Tier]) -> tuple[list[Ti
             if not done and isinstance(error, InputError):
                 raise
             done.append(_unfinished(tier, raised(error)))
+        waiting = [_unfinished(number, "the run ended before it was done") for number in tiers if number > tier]
+        if waiting:
+            keep([*done, *waiting])
     return done, False
 
 
