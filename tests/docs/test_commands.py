@@ -54,6 +54,7 @@ NOT_RUN = {
     "make bench": NEEDS_GPU,
     "make bench RESULTS=bench/mine": NEEDS_GPU,
     ".venv/bin/python -m pytest tests/kernels -q -n 2": OF_TESTS,
+    ".venv/bin/python tools/kernel_timeline.py 320": NEEDS_GPU,  # tests/tools/test_kernel_timeline.py
     "python tools/results_tables.py": WRITES,  # tests/tools/test_results_tables.py
     "git clone https://github.com/newgrit1004/omnivoice-triton": NETWORK,
     "cd omnivoice-triton": INSTALLS,
