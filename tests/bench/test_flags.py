@@ -182,7 +182,9 @@ def test_ctrl_c_leaves_no_traceback_of_a_peers_process(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("import sys, time; print('here', file=sys.stderr, flush=True); time.sleep(60)")
     command = [sys.executable, peer_child.__file__, str(tmp_path), "model", "fp16", "hybrid"]
     pipe = subprocess.PIPE
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children would ignore it
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        signal.signal(signal.SIGINT, was)
         assert child.stderr is not None
         assert child.stderr.readline() == "here\n"
         child.send_signal(signal.SIGINT)
