@@ -234,7 +234,7 @@ def test_nothing_is_cut_in_a_narrow_window(window: Browser, address: str) -> Non
         assert "trained-demo" in " ".join(window.texts('[data-testid="stMetricValue"]'))
         assert window.run(cut) == []
         window.run(
-            "document.head.insertAdjacentHTML('beforeend', '<style id=fault>[data-testid=stMetricValue] * {"
+            "document.head.insertAdjacentHTML('beforeend', '<style id=fault>html [data-testid=stMetricValue] * {"
             " white-space: nowrap !important; overflow: hidden !important; width: 40px !important; }</style>')"
         )
         assert "trained-demo" in " ".join(window.run(cut)), "a planted fault is seen"

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding-top: 3.5rem; }
 [data-testid="stMetricValue"], [data-testid="stMetricValue"] * {
-  font-size: 1.5rem; line-height: 1.25; white-space: normal; overflow: visible; overflow-wrap: anywhere;
+  font-size: 1.5rem; line-height: 1.25; overflow: visible; overflow-wrap: anywhere;
+  white-space: normal !important; /* Streamlit's own rule for the text is more specific */
 }
 </style>"""
 # Korean breaks between words, where browsers would break within them.
