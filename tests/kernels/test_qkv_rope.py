@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from omnivoice_triton.kernels import engine_reference as ref
+from omnivoice_triton.kernels import qkv, qkv_rope
 from omnivoice_triton.kernels.qkv import triton_qk_norm_rope_packed
 from omnivoice_triton.kernels.qkv_rope import triton_qkv_rope
 from omnivoice_triton.kernels.tiles import GemmTile
@@ -29,6 +32,28 @@ def test_qkv_rope_equals_twin(device: str, dtype: torch.dtype, q_heads: int, kv_
     triton_qkv_rope(*args, q_heads=q_heads, kv_heads=kv_heads, qkv=got)
     tolerance = 1e-4 if dtype is torch.float32 else 1e-2
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_both_kernels_are_launched_without_contraction(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the compiled code then does is `test_engine_compile`'s to see."""
+    launched: list[dict[str, Any]] = []
+
+    class Recorder:
+        def __getitem__(self, grid: Any) -> Any:
+            return lambda **arguments: launched.append(arguments)
+
+    monkeypatch.setattr(qkv, "_qk_norm_rope_kernel", Recorder())
+    monkeypatch.setattr(qkv_rope, "_qkv_rope_kernel", Recorder())
+    packed = make_packed([(2, 3, True)], device=device, spare_rows=2)
+    m = packed.bucket.rows
+    x, w = randn(m, 32, seed=0, device=device), randn(96, 32, seed=1, device=device)
+    angles = torch.zeros(8, 16, device=device)
+    norms = (randn(32, seed=2, device=device), randn(32, seed=3, device=device))
+    out, heads = torch.empty(m, 96, device=device), {"q_heads": 1, "kv_heads": 1}
+    args = (packed.table("rows"), angles, angles, *norms, 1e-6)
+    triton_qk_norm_rope_packed(out, *args, **heads)
+    triton_qkv_rope(x, w, *args, GemmTile(16, 0, 16, 1, 4, 1), **heads, qkv=out)
+    assert [launch["enable_fp_fusion"] for launch in launched] == [False, False]
 
 
 @pytest.mark.gpu
