@@ -10,15 +10,15 @@ set -u
 [ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
-[ $# -gt 0 ] || set -- checks turbo speed cases batch batch-32 kernels peers soak
+CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
+REST="turbo speed cases batch batch-32 kernels peers soak"
+[ $# -gt 0 ] || set -- checks $REST
 for stage; do
-    case $stage in
-        checks | tests | sanitizer | verify | smoke | demo-fp16 | demo-bf16 | samples) ;;
-        turbo | speed | cases | batch | batch-32 | kernels | peers | soak) ;;
+    case " checks $CHECKS $REST " in
+        *" ${stage// /_} "*) ;;
         *) echo "unknown stage $stage: see the head of $0" >&2; exit 2 ;;
     esac
 done
-CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
 py=${PY:-python3}
 mkdir -p "$out" || exit 2
 failed=0
@@ -65,7 +65,6 @@ each_dtype() {
 for stage; do
     case $stage in
         checks) checks ;;
-        tests | sanitizer | verify | smoke | demo-* | samples) check "$stage" ;;
         turbo) run turbo "$py" -m omnivoice_triton.bench.turbo all --runs 9 --json "$out/turbo.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
         cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --no-memory --json "$out/speed-cases.json" ;;
@@ -77,6 +76,7 @@ for stage; do
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
             --budget-s 420 --json "$out/peers.json" ;;
         soak) run soak "$py" -m omnivoice_triton.bench.soak --json "$out/soak.json" ;;
+        *) check "$stage" ;;
     esac || failed=1
 done
 exit "$failed"

@@ -11,9 +11,7 @@ too: compare the first line with the backbone of `engine.measure`.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,11 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from omnivoice_triton.commands import Parser, command, whole
 from omnivoice_triton.engine.shape import BackboneShape
 from omnivoice_triton.engine.tiles import Tiles
 from omnivoice_triton.engine.weights import BackboneWeights, LayerWeights
 from omnivoice_triton.kernels import nvrtc
 from omnivoice_triton.kernels.tiles import QK_ROPE, STORE, SWIGLU
+from omnivoice_triton.speech import ModeUnavailable
 
 POINTS = ("entry", "asked", "waited", "first", "loop", "end")
 SM = len(POINTS)  # the column after them
@@ -182,14 +182,14 @@ def _by_sm(table: np.ndarray, column: int, choose: Callable[[list[int]], int]) -
     return {sm: choose(clocks) for sm, clocks in found.items()}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="?", type=int, default=320)
+@command("kernel_timeline")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(description="Where the time of a layer goes, by clocks inside its kernels.")
+    parser.add_argument("rows", nargs="?", type=whole(1), default=320, help="packed rows (default: 320)")
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
     options = parser.parse_args(argv)
     if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
-        print("kernel_timeline: needs a GPU of compute capability 9.0", file=sys.stderr)
-        return 2
+        raise ModeUnavailable("needs a GPU of compute capability 9.0")
     seconds, found = record(options.rows, getattr(torch, options.dtype))
     print(f"backbone at {options.rows} rows, with clocks: {seconds * 1e6:.1f} us")
     clock_hz = 1e3 * torch.cuda.get_device_properties(0).clock_rate

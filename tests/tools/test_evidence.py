@@ -95,10 +95,11 @@ def test_each_check_is_a_stage_too(tmp_path: Path) -> None:
 
 
 def test_what_it_does_not_know_it_refuses(tmp_path: Path) -> None:
-    code, calls, told = run(tmp_path, "soak", "everything")
-    assert code == 2
-    assert not calls
-    assert "unknown stage everything" in told
+    for unknown in ("everything", "verify smoke", ""):
+        code, calls, told = run(tmp_path, "soak", unknown)
+        assert code == 2
+        assert not calls
+        assert f"unknown stage {unknown}:" in told
 
 
 def test_the_modules_are_there() -> None:

@@ -279,7 +279,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) hopper_gemm(
             u16* result = (u16*)out;
 #if EPILOGUE == QK_ROPE
             // A tile is one head of 128: a warp takes a row, four values a lane, and the other half 16 lanes away.
-            constexpr int AT_ONCE = ROWS_A_WARP % 5 == 0 || ROWS_A_WARP % 5 > 2 ? 5 : 6;  // loads under way together
+            // Loads under way together: at 80 rows ten took 167 registers, five take 111.
+            constexpr int AT_ONCE = ROWS_A_WARP % 5 == 0 || ROWS_A_WARP % 5 > 2 ? 5 : 6;
             const bool turn = column < q_heads + kv_heads;
             uint2 weight = {};
             if (turn) weight = *(const uint2*)((column < q_heads ? q_weight : k_weight) + 4 * lane);
