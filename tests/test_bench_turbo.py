@@ -415,6 +415,12 @@ def test_all_parts(gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert figure in printed
 
 
+def test_some_parts_in_their_order(gpu: Any, tmp_path: Path) -> None:
+    out = tmp_path / "turbo-rest.json"
+    assert turbo.main(["memory", "startup", "--dtypes", "fp16", "--json", str(out)]) == 0
+    assert [row["part"] for row in json.loads(out.read_text())["results"]] == ["startup", "memory"]
+
+
 def test_a_miss_is_exit_code_one(gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
     gpu["lengths"][0]["problems"] = ["2 graphs captured after the warm-up"]
     assert turbo.main(["lengths", "--dtypes", "fp16"]) == 1
@@ -441,6 +447,7 @@ def test_nothing_measured_fails_and_keeps_the_rest(
     ("argv", "match"),
     [
         (["speed"], "invalid choice"),
+        (["cases", "speed"], "invalid choice"),
         (["--runs", "0"], "--runs: must be a whole number of at least 1"),
         (["--dtypes", "fp8"], "--dtypes: invalid choice: 'fp8'"),
         (["--modes", "warp"], "invalid choice"),

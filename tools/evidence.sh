@@ -2,16 +2,17 @@
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
 # Stages: checks (tests, sanitizer, verify, smoke, demo-fp16, demo-bf16, samples, side by side; each of them is a stage
-# too), turbo, speed, cases, batch, batch-32, kernels, peers, soak; by default checks and all after it, in this order.
+# too), turbo, turbo-rest, speed, cases, batch, batch-32, kernels, peers, soak; by default checks and all after it, in
+# this order.
 # From turbo on nothing else should run on the GPU. Each command's log, exit code and seconds are kept in OUT, and JSON
 # is written as it grows: an interrupted run keeps what it has. JOBS is how many tests run at once (default: 12).
 # PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
 set -u
-[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
 CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
-REST="turbo speed cases batch batch-32 kernels peers soak"
+REST="turbo turbo-rest speed cases batch batch-32 kernels peers soak"
 [ $# -gt 0 ] || set -- checks $REST
 for stage; do
     case " checks $CHECKS $REST " in
@@ -65,9 +66,12 @@ each_dtype() {
 for stage; do
     case $stage in
         checks) checks ;;
-        turbo) run turbo "$py" -m omnivoice_triton.bench.turbo all --runs 9 --json "$out/turbo.json" ;;
+        turbo) run turbo "$py" -m omnivoice_triton.bench.turbo cases lengths throughput --runs 9 --json "$out/turbo.json" ;;
+        turbo-rest) run turbo-rest "$py" -m omnivoice_triton.bench.turbo startup memory options --runs 9 \
+            --json "$out/turbo-rest.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
-        cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --no-memory --json "$out/speed-cases.json" ;;
+        cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --runs 5 --no-memory \
+            --json "$out/speed-cases.json" ;;
         batch) each_dtype batch speed-batch omnivoice_triton.bench.speed --batch 1 8 32 --runs 3 --no-memory \
             --budget-s "${BUDGET_S:-800}" ;;
         batch-32) each_dtype batch-32 speed-batch-32 omnivoice_triton.bench.speed --batch 32 --runs 3 --no-memory \

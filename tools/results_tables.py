@@ -83,51 +83,59 @@ def stamp(document: dict[str, Any], name: str, say: Say) -> str:
 
 
 def table(
-    name: str, build: Callable[[dict[str, Any], Say], Table], *, more: str = "", part: str = "", needed: bool = False
+    *names: str, build: Callable[[dict[str, Any], Say], Table], part: str = "", needed: bool = False
 ) -> Callable[[Say], str]:
-    """The table that `build` makes of one result file, or that nothing was measured yet.
+    """The table that `build` makes of result files, or that nothing was measured yet.
 
     Args:
-        name: the file; unless it is `needed`, it may be missing.
-        more: a file of another run of the same benchmark with what this one left out; may be missing.
+        names: runs of one benchmark, for one table together, or in which `part` is looked for in this order; unless
+            they are `needed`, some or all may be missing.
         build: document and language to head, rows and note.
-        part: the part of the file that has to be there.
+        part: the part of a file that has to be there.
         needed: a missing file is an error.
     """
 
     def written(say: Say = in_english) -> str:
-        if not needed and not there_is(name):
+        documents = {name: load(name) for name in names if needed or there_is(name)}
+        if part:
+            has = [name for name in documents if any(row["part"] == part for row in documents[name]["results"])]
+            documents = {name: documents[name] for name in has[:1]}
+        if not documents:
             return f"{say(NOT_YET)}\n"
-        document = load(name)
-        added = load(more) if more and there_is(more) else None
-        if part and not any(row["part"] == part for row in document["results"]):
-            return f"{say(NOT_YET)}\n"
-        head, rows, note = build(document if added is None else speed_tables.joined(document, added), say)
-        stamps = stamp(document, name, say) + ("" if added is None else stamp(added, more, say))
+        first = next(iter(documents.values()))
+        document = first if len(documents) == 1 else speed_tables.joined(list(documents.values()))
+        head, rows, note = build(document, say)
+        taken = {id(row) for row in document["results"]}
+        used = [name for name, each in documents.items() if any(id(row) in taken for row in each["results"])]
+        stamps = "".join(stamp(documents[name], name, say) for name in used)
         return markdown(head, rows) + (f"\n{note}\n" if note else "") + stamps
 
     return written
 
 
+TURBO = ("turbo", "turbo-rest")
+
 TABLES: dict[str, Callable[[Say], str]] = {
-    "modes": table("speed", speed_tables.modes, needed=True),
-    "cases": table("speed-cases", speed_tables.cases),
-    "batch": table("speed-batch", speed_tables.batch),
-    "grid": table("speed-batch", speed_tables.grid, more="speed-batch-32"),
-    "grid-bf16": table("speed-batch-bf16", partial(speed_tables.grid, dtype="bf16"), more="speed-batch-32-bf16"),
-    "peers": table("peers", speed_tables.peers),
-    "kernels": table("kernels", kernel_tables.kernels, needed=True),
-    "verify": table("verify", verify_tables.tiers),
-    "verify-kernels": table("verify", verify_tables.kernels),
-    "parity": table("verify", verify_tables.parity),
-    "speech": table("verify", verify_tables.speech),
-    "turbo-cases": table("turbo", turbo_tables.cases, part="cases"),
-    "turbo-floors": table("turbo", turbo_tables.floors, part="cases"),
-    "turbo-throughput": table("turbo", turbo_tables.throughput, part="throughput"),
-    "turbo-lengths": table("turbo", turbo_tables.lengths, part="lengths"),
-    "turbo-startup": table("turbo", turbo_tables.startup, part="startup"),
-    "turbo-memory": table("turbo", turbo_tables.memory, part="memory"),
-    "turbo-options": table("turbo", turbo_tables.options, part="options"),
+    "modes": table("speed", build=speed_tables.modes, needed=True),
+    "cases": table("speed-cases", build=speed_tables.cases),
+    "batch": table("speed-batch", build=speed_tables.batch),
+    "grid": table("speed-cases", "speed-batch", "speed-batch-32", build=speed_tables.grid),
+    "grid-bf16": table(
+        "speed-cases", "speed-batch-bf16", "speed-batch-32-bf16", build=partial(speed_tables.grid, dtype="bf16")
+    ),
+    "peers": table("peers", build=speed_tables.peers),
+    "kernels": table("kernels", build=kernel_tables.kernels, needed=True),
+    "verify": table("verify", build=verify_tables.tiers),
+    "verify-kernels": table("verify", build=verify_tables.kernels),
+    "parity": table("verify", build=verify_tables.parity),
+    "speech": table("verify", build=verify_tables.speech),
+    "turbo-cases": table(*TURBO, build=turbo_tables.cases, part="cases"),
+    "turbo-floors": table(*TURBO, build=turbo_tables.floors, part="cases"),
+    "turbo-throughput": table(*TURBO, build=turbo_tables.throughput, part="throughput"),
+    "turbo-lengths": table(*TURBO, build=turbo_tables.lengths, part="lengths"),
+    "turbo-startup": table(*TURBO, build=turbo_tables.startup, part="startup"),
+    "turbo-memory": table(*TURBO, build=turbo_tables.memory, part="memory"),
+    "turbo-options": table(*TURBO, build=turbo_tables.options, part="options"),
 }
 
 

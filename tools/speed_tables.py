@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from table_cells import LEFT_OUT, Say, Table, case_name, few_runs, figure, notes
@@ -149,17 +150,32 @@ def grid(document: dict[str, Any], say: Say, dtype: str = "fp16") -> Table:
     return head, rows, notes(few_runs(found, say), _left_out(entries, say))
 
 
-def joined(document: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
-    """A file with the rows of another run, of cells that it had left out; each ratio is of one run still."""
+def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several runs of one benchmark as one document; each ratio is of one run still.
+
+    A cell that several have measured is taken from where it has the most runs, of equals from the first. Left out is
+    what none has measured, and what is missing of a cell where it was taken from.
+    """
 
     def cell(entry: dict[str, Any]) -> tuple[Any, ...]:
         return entry["dtype"], entry["case"]
 
-    here = {cell(row) for row in document["results"]}
-    rows = [row for row in added["results"] if cell(row) not in here]
-    there = {cell(row) for row in rows}
-    missing = [entry for entry in document.get("not_measured", []) if cell(entry) not in there]
-    return {**document, "results": [*document["results"], *rows], "not_measured": missing}
+    best: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for number, document in enumerate(documents):
+        for row in document["results"]:
+            rank = (row.get("runs", 0), -number)
+            best[cell(row)] = max(best.get(cell(row), rank), rank)
+    source = {where: -rank[1] for where, rank in best.items()}
+    rows: list[dict[str, Any]] = []
+    missing: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, document in enumerate(documents):
+        rows += [row for row in document["results"] if source[cell(row)] == number]
+        for entry in document.get("not_measured", []):
+            if source.get(cell(entry), number) == number:
+                missing.setdefault((*cell(entry), entry.get("mode")), entry)
+    whole = {where[:-1] for where in missing if where[-1] is None}
+    left = [entry for where, entry in missing.items() if where[-1] is None or where[:-1] not in whole]
+    return {**documents[0], "results": rows, "not_measured": left}
 
 
 def _left_out(entries: list[dict[str, Any]], say: Say) -> str:

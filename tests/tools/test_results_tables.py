@@ -113,7 +113,7 @@ def speed_row(mode: str, case: str = "en 5 s", batch: int = 1, **more: float) ->
 def newer(tables: ModuleType, folder: Path) -> None:
     """Result files with all that newer benchmarks measure, beside copies of the committed ones."""
     for source in (ROOT / "bench" / "results").glob("*.json"):
-        if "-32" not in source.stem:  # what belongs to the committed speed-batch.json alone
+        if "-32" not in source.stem and source.stem != "speed-cases":  # they go with the committed speed-batch.json
             (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     stamped = json.loads((tables.RESULTS / "speed.json").read_text(encoding="utf-8"))
     rows = [
@@ -258,6 +258,35 @@ def test_what_one_run_left_out_may_come_from_another(
     assert "Left out, with the reason in the JSON: fp16 en 30 s x 32." in table
     assert "`bench/results/speed-batch.json`" in table
     assert "`bench/results/speed-batch-32.json`" in table
+
+
+def test_a_cell_is_of_the_run_that_has_measured_it_most(tables: ModuleType) -> None:
+    def of(speed: float, *, runs: int, left: tuple[str, ...] = ()) -> dict[str, object]:
+        missing = [{"case": case, "dtype": "fp16", "reason": "no time"} for case in left]
+        return {"results": [speed_row("turbo", speed_x=speed, runs=runs)], "not_measured": missing}
+
+    first, more, as_many = of(1.0, runs=3, left=("en 30 s",)), of(2.0, runs=5, left=("en 30 s",)), of(3.0, runs=5)
+    joined = tables.speed_tables.joined([first, more, as_many])
+    assert [row["speed_x"] for row in joined["results"]] == [2.0]
+    assert [entry["case"] for entry in joined["not_measured"]] == ["en 30 s"], "once, since none has measured it"
+    split = {"case": "en 5 s", "dtype": "fp16", "mode": "turbo", "reason": "no time for split"}
+    first["not_measured"] = as_many["not_measured"] = [split]
+    assert tables.speed_tables.joined([first, more])["not_measured"] == more["not_measured"], (
+        "it is not taken from first"
+    )
+    assert split in tables.speed_tables.joined([first])["not_measured"]
+
+
+def test_parts_may_lie_in_two_files(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = json.loads((ROOT / "bench" / "results" / "turbo.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    rest = [row for row in document["results"] if row["part"] == "memory"]
+    others = [row for row in document["results"] if row["part"] == "cases"]
+    (tmp_path / "turbo.json").write_text(json.dumps({**document, "results": others}), encoding="utf-8")
+    assert tables.TABLES["turbo-memory"]() == "Not measured yet.\n"
+    (tmp_path / "turbo-rest.json").write_text(json.dumps({**document, "results": rest}), encoding="utf-8")
+    assert "Figures: `bench/results/turbo-rest.json`" in tables.TABLES["turbo-memory"]()
+    assert "Figures: `bench/results/turbo.json`" in tables.TABLES["turbo-cases"]()
 
 
 def test_a_split_that_was_left_out_leaves_no_hole_in_the_grid(

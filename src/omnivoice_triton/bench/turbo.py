@@ -1,4 +1,4 @@
-"""Turbo beside base, and turbo alone: `python -m omnivoice_triton.bench.turbo [PART] --json OUT`.
+"""Turbo beside base, and turbo alone: `python -m omnivoice_triton.bench.turbo [PART ...] --json OUT`.
 
 cases       the five cases of `turbo_cases`: times of base and turbo, split, floors, memory
 lengths     hundreds of different lengths: no capture, no slow one, no growth, else exit code 1
@@ -83,7 +83,8 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """
     about = "turbo beside base: times, floors, lengths, throughput, startup, memory, options"
     parser = arguments("turbo", about, runs=15)
-    parser.add_argument("part", nargs="?", default="all", choices=[*PARTS, "all"])
+    # No list: argparse looks for the default itself among the choices.
+    parser.add_argument("parts", nargs="*", default="all", choices=[*PARTS, "all"], help="default: all")
     parser.add_argument("--modes", nargs="+", default=["turbo"], choices=list(MODES), help="beside base, in cases")
     parser.add_argument("--quick", action="store_true", help="fewer cases, lengths, cells and runs")
     options = parser.parse_args(argv)
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     need_gpu()
     path = default_model(options.model, "cuda")
-    chosen = list(PARTS) if options.part == "all" else [options.part]
+    chosen = [part for part in PARTS if part in options.parts or "all" in options.parts]
     waiting = [(part, dtype) for part in chosen for dtype in options.dtypes]
     for part in chosen:
         mine: list[Row] = []
