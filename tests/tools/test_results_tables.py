@@ -280,12 +280,12 @@ def test_a_cell_is_of_the_run_that_has_measured_it_most(tables: ModuleType) -> N
 def test_parts_may_lie_in_two_files(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads((ROOT / "bench" / "results" / "turbo.json").read_text(encoding="utf-8"))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    rest = [row for row in document["results"] if row["part"] == "memory"]
+    rest = [row for row in document["results"] if row["part"] == "lengths"]
     others = [row for row in document["results"] if row["part"] == "cases"]
     (tmp_path / "turbo.json").write_text(json.dumps({**document, "results": others}), encoding="utf-8")
-    assert tables.TABLES["turbo-memory"]() == "Not measured yet.\n"
+    assert tables.TABLES["turbo-lengths"]() == "Not measured yet.\n"
     (tmp_path / "turbo-rest.json").write_text(json.dumps({**document, "results": rest}), encoding="utf-8")
-    assert "Figures: `bench/results/turbo-rest.json`" in tables.TABLES["turbo-memory"]()
+    assert "Figures: `bench/results/turbo-rest.json`" in tables.TABLES["turbo-lengths"]()
     assert "Figures: `bench/results/turbo.json`" in tables.TABLES["turbo-cases"]()
 
 
