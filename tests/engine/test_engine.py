@@ -108,6 +108,27 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return OmniVoice.from_pretrained(str(path))
 
 
+@pytest.mark.parametrize("class_temperature", [0.0, 0.8])
+@pytest.mark.parametrize("guidance", [0.0, 2.0, 3.5, 8.0])
+@pytest.mark.parametrize("penalty", [0.0, 5.0])
+def test_without_noise_confidences_alone_rank_and_ties_are_upstreams(
+    tiny_checkpoint: Any, penalty: float, guidance: float, class_temperature: float
+) -> None:
+    model = tiny_checkpoint
+    engine = Engine(model, noise="torch", max_rows=1024)
+    config = generation_config(
+        num_step=8,
+        position_temperature=0.0,
+        layer_penalty_factor=penalty,
+        guidance_scale=guidance,
+        class_temperature=class_temperature,
+    )
+    for number in range(3):
+        task = model._preprocess_all(text=f"Number {number} of these texts.", duration=1.0 + number)
+        assert all_equal(turbo_tokens(engine, task, config), upstream_tokens(model, task, config))
+    engine.close()
+
+
 @pytest.mark.parametrize("with_reference", [False, True])
 def test_upstreams_generate_with_the_engine_bound_in(tiny_checkpoint: Any, with_reference: bool) -> None:
     """generate() itself, on the tiny checkpoint: chunked long text beside a short one, audio from upstream's codec."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from omnivoice_triton.kernels import tables
 from omnivoice_triton.kernels import unmask_reference as ref
 from omnivoice_triton.kernels.score_cells import keep_count, triton_score_cells
 
@@ -113,6 +116,22 @@ def test_formula_is_omnivoices(device: str, planted: str | None) -> None:
     got_token, got_score = case.score(triton_score_cells)
     same = torch.equal(got_token[:frames].long(), token) and torch.allclose(got_score[:frames], score, 1e-5, 1e-5)
     assert same == (planted is None)
+
+
+@pytest.mark.parametrize("function", [ref.score_cells, triton_score_cells])
+def test_cells_that_are_almost_sure_are_told_apart(device: str, function: Any) -> None:
+    """Beside a peak of 30 what is left of the sum, 1e-5 of it, rounds away; upstream's log-softmax keeps it."""
+    case = Case(device, ids=20, guidance=0.0, penalty=0.0, position_temperature=0.0)
+    used = sum(len(p.frames) for p in case.packed.placements)
+    view = case.logits.view(-1, CODEBOOKS, 21)
+    view[:] = -100.0
+    view[..., 3] = 30.0
+    view[..., 4] = 30.0 - 11.5 - 0.1 * torch.arange(view.shape[0], device=device)[:, None]  # under 1e-5 of the peak's
+    wide = view.double().log_softmax(-1).amax(-1)
+    _, scores = case.score(function)
+    rows = case.packed.table("targets")[:used, tables.TARGET_COND].long()
+    torch.testing.assert_close(scores[:used].double(), wide[rows], rtol=0.02, atol=0.0)
+    assert len(scores[:used, 0].unique()) == used
 
 
 def test_bad_input_names_the_fault(device: str) -> None:

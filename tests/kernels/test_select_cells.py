@@ -55,6 +55,15 @@ def test_select_loops_over_long_requests(device: str) -> None:
     assert int((got[0] == 1).sum()) == 700
 
 
+@pytest.mark.parametrize("function", [ref.select_cells, triton_select_cells])
+def test_ties_go_to_the_first_in_upstreams_layout(device: str, function: object) -> None:
+    case = Case(device, count=5, requests=[(1, 4, True)], ids=20)
+    case.tokens.fill_(1)
+    canvas, _ = select(case, function, torch.zeros_like(case.scores))
+    frames = torch.as_tensor(case.packed.placements[0].frames).long()
+    assert canvas[frames].T.tolist() == [[1, 1, 1, 1], [1, 20, 20, 20]], "codebook by codebook"
+
+
 def test_finished_requests_are_left_alone(device: str) -> None:
     case = Case(device, step=4, steps=4)
     canvas, slots = select(case, triton_select_cells, torch.zeros_like(case.scores))

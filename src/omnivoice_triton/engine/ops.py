@@ -87,7 +87,7 @@ def get_ops(backend: str, *, pdl: bool = False) -> Ops:
             swiglu_quantise=fp8_reference.swiglu_quantise,
             scaled_mm=fp8_reference.scaled_mm,
             score_cells=unmask_reference.score_cells,
-            select_cells=unmask_reference.select_cells,
+            select_cells=partial(unmask_reference.select_cells, choose=unmask_reference.as_upstream),
         )
     from omnivoice_triton.kernels import (
         embed,

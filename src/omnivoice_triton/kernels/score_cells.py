@@ -4,7 +4,7 @@ A cell is one codebook c of one frame. With raw logits a (conditional) and b (un
 which is the last:
 
     z     = a + g (a - b)                            g = guidance; z = a when there is no unconditional row
-    conf  = max of z over the V ids - log sum exp of z over all V + 1
+    conf  = max of z over the V ids - log sum exp of z over all V + 1, as (max - peak) - log sum exp (z - peak)
     token = argmax of z over the V ids, or with class temperature t > 0 the argmax of (z - lse) / t + gumbel over the
             ceil((V + 1) / 10) likeliest ids
     score = conf - penalty * c, and with position temperature p > 0: score / p + gumbel
@@ -126,7 +126,8 @@ def _score_kernel(
 
     top = tl.max(z, axis=0)
     peak = tl.maximum(top, z_mask)
-    lse = peak + tl.log(tl.sum(tl.exp(z - peak), axis=0) + tl.exp(z_mask - peak))
+    # Never added to the peak: of a cell that is almost sure, what is left beside the peak is all that ranks it.
+    log_sum = tl.log(tl.sum(tl.exp(z - peak), axis=0) + tl.exp(z_mask - peak))
     if class_t > 0.0:
         key = tl.where(real, order_key(z), _INT_MIN)
         # Largest threshold that at least KEEP ids reach, bit by bit; the 32 rounds stay in registers.
@@ -143,11 +144,11 @@ def _score_kernel(
             u = tl.load(class_u_ptr + (target * C + c) * (V + 1) + ids, mask=real, other=0.5)
         else:
             u = philox_uniform(low, high, local, c, step, ids + _CLASS_STREAM)
-        token = tl.argmax(tl.where(kept, (z - lse) / class_t + gumbel(u), float("-inf")), axis=0)
+        token = tl.argmax(tl.where(kept, (z - peak - log_sum) / class_t + gumbel(u), float("-inf")), axis=0)
     else:
         token = tl.argmax(z, axis=0)
 
-    score = top - lse - c.to(tl.float32) * penalty
+    score = top - peak - log_sum - c.to(tl.float32) * penalty
     if position_t > 0.0:
         if FROM_BUFFER:
             u = tl.load(position_u_ptr + target * C + c)

@@ -2,9 +2,10 @@
 
     decided now: of each request's undecided cells, the k of highest score; k from the request's own schedule
 
-Scores are those of `score_cells`, [T, C] fp32, -inf for decided cells, which never win; ties go to the earlier frame,
-then codebook. Selection writes the tokens of the chosen cells into the canvas and ends by adding one to the request's
-step: k, step and steps lie in the slot table, and nothing is read back to the host. One program a request.
+Scores are those of `score_cells`, [T, C] fp32, -inf for decided cells, which never win; ties go to the lower codebook,
+then to the earlier frame, in the order of upstream's [C, T]. Selection writes the tokens of the chosen cells into the
+canvas and ends by adding one to the request's step: k, step and steps lie in the slot table, and nothing is read back.
+One program a request.
 """
 
 from __future__ import annotations
@@ -48,12 +49,18 @@ def _count_reaching(scores, cells, threshold, BLOCK: tl.constexpr):
 
 
 @device_function
-def _count_ties(scores, cells, key, limit, BLOCK: tl.constexpr):
-    """Cells before cell `limit` whose key is `key`."""
+def _rank(n, cells, C: tl.constexpr):
+    """Place of cell n of [T, C] in [C, T]."""
+    return (n % C) * (cells // C) + n // C
+
+
+@device_function
+def _count_ties(scores, cells, key, limit, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Cells whose key is `key` among the first `limit` of [C, T]."""
     hits = tl.zeros((BLOCK,), tl.int32)
     for base in range(0, loop_bound(cells), BLOCK):
         n = base + tl.arange(0, BLOCK)
-        hits += ((_load_keys(scores, base, cells, BLOCK) == key) & (n < limit)).to(tl.int32)
+        hits += ((_load_keys(scores, base, cells, BLOCK) == key) & (_rank(n, cells, C) < limit)).to(tl.int32)
     return tl.sum(hits, axis=0)
 
 
@@ -103,20 +110,20 @@ def _select_kernel(
         reached = tl.where(enough, count, reached)
 
     threshold = low.to(tl.int32)
-    limit = cells  # cells from `limit` on need more than the threshold
+    limit = cells  # of [C, T]: cells from there on need more than the threshold
     if reached > k:
-        ties = k - (reached - _count_ties(scores, cells, threshold, cells, BLOCK))
+        ties = k - (reached - _count_ties(scores, cells, threshold, cells, C, BLOCK))
         start = cells - cells
         while limit - start > 1:
             middle = start + (limit - start) // 2
-            enough = _count_ties(scores, cells, threshold, middle, BLOCK) >= ties
+            enough = _count_ties(scores, cells, threshold, middle, C, BLOCK) >= ties
             limit = tl.where(enough, middle, limit)
             start = tl.where(enough, start, middle)
 
     for base in range(0, loop_bound(cells), BLOCK):
         n = base + tl.arange(0, BLOCK)
         key = _load_keys(scores, base, cells, BLOCK)
-        take = (key > threshold) | ((key == threshold) & (n < limit) & (key > _INT_MIN))
+        take = (key > threshold) | ((key == threshold) & (_rank(n, cells, C) < limit) & (key > _INT_MIN))
         frame = tl.load(targets_ptr + (first + n // C) * _T_WIDTH + _T_FRAME, mask=take, other=0).to(tl.int64)
         token = tl.load(tokens_ptr + first * C + n, mask=take, other=0)
         tl.store(canvas_ptr + frame * C + n % C, token, mask=take)

@@ -7,6 +7,7 @@ Draws are the kernels', bit for bit. They read tables on the host: none of them 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -102,10 +103,11 @@ def score_cells(
             continue
         run = targets[first:last].long()
         undecided = canvas[run[:, t.TARGET_FRAME]] == mask_id
-        z = logits[run[:, t.TARGET_COND]].to(torch.float32)  # [T, C, V + 1]
+        log_p = logits[run[:, t.TARGET_COND]].to(torch.float32).log_softmax(-1)  # [T, C, V + 1]
         if run[0, t.TARGET_UNCOND] >= 0:
-            z = z + setting.guidance * (z - logits[run[:, t.TARGET_UNCOND]].to(torch.float32))
-        log_p = z - torch.logsumexp(z, dim=-1, keepdim=True)
+            # Upstream's very operations: the kernel's single log-sum-exp rounds otherwise.
+            free = logits[run[:, t.TARGET_UNCOND]].to(torch.float32).log_softmax(-1)
+            log_p = (log_p + setting.guidance * (log_p - free)).log_softmax(-1)
         log_p = log_p[..., :mask_id]
         token = log_p.argmax(dim=-1)
         frame = run[:, t.TARGET_LOCAL].view(-1, 1, 1)
@@ -144,6 +146,16 @@ def _likeliest(log_p: torch.Tensor, keep: int) -> torch.Tensor:
     return kept.scatter_(-1, order, log_p.gather(-1, order))
 
 
+def earliest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Places of the `count` largest, of equals the earliest: what the kernel takes."""
+    return torch.sort(scores, descending=True, stable=True).indices[:count]
+
+
+def as_upstream(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """The same by upstream's own operation, which on a CPU breaks ties in a way of its own."""
+    return torch.topk(scores, count).indices
+
+
 def select_cells(
     items: torch.Tensor,
     targets: torch.Tensor,
@@ -152,9 +164,9 @@ def select_cells(
     *,
     canvas: torch.Tensor,
     slots: torch.Tensor,
+    choose: Callable[[torch.Tensor, int], torch.Tensor] = earliest,
 ) -> None:
-    """Twin of `select_cells.triton_select_cells`."""
-    codebooks = canvas.shape[1]
+    """Twin of `select_cells.triton_select_cells`; `choose` takes the best of a request's scores, [C, T] as a row."""
     for slot, first, frames, _ in items.tolist():
         if slot < 0:
             continue
@@ -162,9 +174,10 @@ def select_cells(
         if count <= 0:
             continue
         last = first + frames
-        flat = scores[first:last].flatten()
+        flat = scores[first:last].T.flatten()  # codebook by codebook, as upstream has it
         count = min(count, int((flat > float("-inf")).sum()))
-        chosen = torch.sort(flat, descending=True, stable=True).indices[:count]
-        frame = targets[first:last, t.TARGET_FRAME].long()[chosen // codebooks]
-        canvas[frame, chosen % codebooks] = tokens[first:last].flatten()[chosen]
+        chosen = choose(flat, count)
+        codebook, local = chosen // frames, chosen % frames
+        frame = targets[first:last, t.TARGET_FRAME].long()[local]
+        canvas[frame, codebook] = tokens[first:last][local, codebook]
         slots[slot, t.SLOT_STEP] += 1
