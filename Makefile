@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 READY := $(VENV)/.ready
 TEXT ?= The train leaves at seven, and the coffee is hot.
-RESULTS ?= bench/results
+# One's own results: what is committed under bench/results is made by tools/evidence.sh.
+RESULTS ?= bench/results/own
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ui setup lock lint types test-gpu test-browser test-parity verify smoke-test sanitize \
@@ -52,6 +53,8 @@ types: $(READY) ## mypy --strict on src
 # On a machine that has its own torch, run these with PY=python3 (and PYTHONPATH=src).
 PY ?= $(BIN)/python
 GPU_JOBS ?= 4
+# MODEL=DIR or a hub id: another checkpoint than the one of random weights.
+WITH_MODEL := $(if $(MODEL),--model "$(MODEL)")
 GPU_READY := $(if $(filter $(BIN)/python,$(PY)),$(READY))
 
 test-gpu: $(GPU_READY) ## every test, kernels compiled: needs a GPU
@@ -61,13 +64,13 @@ test-browser: $(READY) ## the dashboard in Chromium: needs chromium and chromium
 	$(BIN)/python -m pytest -q -m browser tests/ui/test_browser.py
 
 test-parity: $(GPU_READY) ## tier 2 alone: hidden states and logits of each mode against base
-	$(PY) -m omnivoice_triton.verify.parity --json $(RESULTS)/parity.json
+	$(PY) -m omnivoice_triton.verify.parity $(WITH_MODEL) --json $(RESULTS)/parity.json
 
 smoke-test: $(GPU_READY) ## tier 3, quick: each mode speaks in each voice
-	$(PY) -m omnivoice_triton.verify.smoke --json $(RESULTS)/smoke.json
+	$(PY) -m omnivoice_triton.verify.smoke $(WITH_MODEL) --json $(RESULTS)/smoke.json
 
 verify: $(GPU_READY) ## all three tiers and one report: kernels, model, speech
-	$(PY) -m omnivoice_triton verify --json $(RESULTS)/verify.json --html $(RESULTS)/verify.html
+	$(PY) -m omnivoice_triton verify $(WITH_MODEL) --json $(RESULTS)/verify.json --html $(RESULTS)/verify.html
 
 bench-kernels: $(GPU_READY) ## each kernel beside PyTorch, torch.compile and Liger-Kernel
 	$(PY) -m omnivoice_triton.bench.kernels --json $(RESULTS)/kernels.json
@@ -75,24 +78,24 @@ bench-kernels: $(GPU_READY) ## each kernel beside PyTorch, torch.compile and Lig
 # The 5 s utterance whole, with memory; then every case by itself and in batches, within BUDGET_S seconds a dtype.
 BUDGET_S ?= 900
 bench-speed: $(GPU_READY) ## each mode beside base, end to end: every case, alone and in batches of 8 and 32
-	$(PY) -m omnivoice_triton.bench.speed --only-5s --json $(RESULTS)/speed.json
-	$(PY) -m omnivoice_triton.bench.speed --batch 1 8 32 --no-memory --budget-s $(BUDGET_S) \
+	$(PY) -m omnivoice_triton.bench.speed $(WITH_MODEL) --only-5s --json $(RESULTS)/speed.json
+	$(PY) -m omnivoice_triton.bench.speed $(WITH_MODEL) --batch 1 8 32 --no-memory --budget-s $(BUDGET_S) \
 		--json $(RESULTS)/speed-batch.json
 
 # OLD=DIR: a folder with another omnivoice-triton in it.
 bench-peers: $(GPU_READY) ## third-party paths beside turbo, where they are installed
-	$(PY) -m omnivoice_triton.bench.peers $(if $(OLD),--old-package $(OLD)) --json $(RESULTS)/peers.json
+	$(PY) -m omnivoice_triton.bench.peers $(WITH_MODEL) $(if $(OLD),--old-package $(OLD)) --json $(RESULTS)/peers.json
 
 bench-turbo: $(GPU_READY) ## turbo beside base: times, floors, lengths, throughput, startup
-	$(PY) -m omnivoice_triton.bench.turbo --json $(RESULTS)/turbo.json
+	$(PY) -m omnivoice_triton.bench.turbo $(WITH_MODEL) --json $(RESULTS)/turbo.json
 
 soak: $(GPU_READY) ## 200 utterances of different lengths: memory stays under the budget
-	$(PY) -m omnivoice_triton.bench.soak --json $(RESULTS)/soak.json
+	$(PY) -m omnivoice_triton.bench.soak $(WITH_MODEL) --json $(RESULTS)/soak.json
 
 SAMPLES ?= assets/audio_samples
 
 generate-samples: $(GPU_READY) ## the same sentences in every mode that runs here, for the dashboard
-	$(PY) -m omnivoice_triton samples --out $(SAMPLES)
+	$(PY) -m omnivoice_triton samples $(WITH_MODEL) --out $(SAMPLES)
 
 sanitize: $(GPU_READY) ## compute-sanitizer, memcheck and racecheck, on every kernel
 	$(PY) -m omnivoice_triton.verify.sanitize --json $(RESULTS)/sanitizer.json

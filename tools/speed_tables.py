@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from table_cells import LEFT_OUT, Say, Table, case_name, few_runs, figure, notes
+from table_cells import LEFT_OUT, Say, Table, case_name, device, few_runs, figure, notes
 
 FIVE_SECONDS = "en 5 s"
 
@@ -13,7 +13,10 @@ MODES_NOTE = (
     "A 5 s utterance, 32 steps, guidance 2, batch 1: wall clock around `generate()`, warm medians. All modes "
     "take turns in one process. *Of base*: median of the rounds' own ratios. The eager modes are bound by the "
     "host, whose speed drifts, so *of its p5* sets the median against base's fastest runs: the cautious figure. "
-    "First call and memory: fp16."
+    "First call and memory: fp16; memory of each mode alone, from a run of its own."
+)
+CASES_NOTE = (
+    "Warm medians; in brackets the median of the rounds' own ratios to base, of which both medians' ratio is none."
 )
 BATCH_NOTE = (
     "The 5 s utterance as a list of so many texts, fp16. *Times real time*: seconds of audio per second of work, of "
@@ -27,8 +30,10 @@ KOREAN = {
         "5초 발화, 32스텝, 가이던스 2, 배치 1. `generate()` 전체의 실제 경과 시간이며 예열 후 중앙값이다. "
         "모든 모드를 한 프로세스에서 번갈아 실행한다. *base 대비*는 회차별 비율의 중앙값이다. "
         "그래프를 쓰지 않는 모드는 호스트 속도에 묶이고 그 속도는 흔들리므로, *base p5 대비*는 중앙값을 "
-        "base의 가장 빠른 실행들과 견준 보수적인 값이다. 첫 호출과 메모리는 fp16 기준이다."
+        "base의 가장 빠른 실행들과 견준 보수적인 값이다. 첫 호출과 메모리는 fp16 기준이고, 메모리는 모드 하나만 올린 "
+        "별도 실행의 값이다."
     ),
+    CASES_NOTE: "예열 후 중앙값. 괄호 안은 회차별 base 대비 비율의 중앙값이며, 두 중앙값의 비율과는 다르다.",
     BATCH_NOTE: (
         "5초 발화를 그 개수만큼 목록으로 준 것, fp16. *실시간 대비*는 작업 1초당 만든 오디오의 초이며 모든 "
         "문장을 합한 값이다. RTF는 그 역수다. LM, 코덱, 후처리는 부분마다 장치를 동기화하며 따로 잰 호출의 "
@@ -73,6 +78,18 @@ def modes(document: dict[str, Any], say: Say) -> Table:
     return head, rows, notes(say(MODES_NOTE), few_runs(list(by.values()), say))
 
 
+def with_memory(document: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
+    """A run of many cases with the peak memory that another has of the 5 s utterance, each mode alone."""
+    _one_device([document, alone])
+    peaks = {(r["mode"], r["dtype"]): r["peak_vram_mb"] for r in alone["results"] if "peak_vram_mb" in r}
+
+    def more(row: dict[str, Any]) -> dict[str, Any]:
+        known = peaks.get((row["mode"], row["dtype"])) if row["case"] == FIVE_SECONDS else None
+        return row if known is None else {**row, "peak_vram_mb": known}
+
+    return {**document, "results": [more(row) for row in document["results"]]}
+
+
 def cases(document: dict[str, Any], say: Say) -> Table:
     """Every case of the speed benchmark, fp16 milliseconds."""
     found = [r for r in document["results"] if r["dtype"] == "fp16" and r.get("batch", 1) == 1]
@@ -88,7 +105,7 @@ def cases(document: dict[str, Any], say: Say) -> Table:
         ]
         for case in cases
     ]
-    return [say("fp16 ms (of base)"), *modes], rows, few_runs(found, say)
+    return [say("fp16 ms (of base)"), *modes], rows, notes(say(CASES_NOTE), few_runs(found, say))
 
 
 BATCH_COLUMNS = (
@@ -160,6 +177,7 @@ def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     def cell(entry: dict[str, Any]) -> tuple[Any, ...]:
         return entry["dtype"], entry["case"]
 
+    _one_device(documents)
     best: dict[tuple[Any, ...], tuple[int, int]] = {}
     for number, document in enumerate(documents):
         for row in document["results"]:
@@ -176,6 +194,13 @@ def joined(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     whole = {where[:-1] for where in missing if where[-1] is None}
     left = [entry for where, entry in missing.items() if where[-1] is None or where[:-1] not in whole]
     return {**documents[0], "results": rows, "not_measured": left}
+
+
+def _one_device(documents: Sequence[dict[str, Any]]) -> None:
+    """One table is of one kind of device: SystemExit otherwise."""
+    devices = dict.fromkeys(device(document, str) for document in documents)
+    if len(devices) > 1:
+        raise SystemExit(f"files of one table are of several devices: {', '.join(devices)}")
 
 
 def _left_out(entries: list[dict[str, Any]], say: Say) -> str:

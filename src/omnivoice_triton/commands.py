@@ -15,6 +15,11 @@ from omnivoice_triton.speech import InputError, OmniVoiceTritonError
 
 Main = Callable[..., int]
 
+MODEL_HELP = (
+    "hub id or directory; default: $OMNIVOICE_TRITON_MODEL, else random weights of full size (on a CPU the demo voice)"
+)
+"""Of `--model` where `evidence.default_model` finds what is not given."""
+
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -48,12 +48,17 @@ def summary(values_ms: Sequence[float]) -> dict[str, float]:
 
 
 def default_model(model: str | None, device: str) -> Path:
-    """The given checkpoint; else the full-size random one on a GPU (made once), the demo voice on a CPU."""
+    """The given checkpoint, or $OMNIVOICE_TRITON_MODEL; else the full-size random one on a GPU, made once.
+
+    On a CPU that is the demo voice.
+    """
     from omnivoice_triton.checkpoint import cached_checkpoint, resolve_model
+    from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
 
     if device != "cpu":
         mark_start()
-    return resolve_model(model) if model is not None or device == "cpu" else cached_checkpoint("full")
+    named = model is not None or bool(os.environ.get(MODEL_VARIABLE))
+    return resolve_model(model) if named or device == "cpu" else cached_checkpoint("full")
 
 
 def read_json(path: Path, error: type[InputError] = InputError) -> Any:

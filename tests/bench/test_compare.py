@@ -289,7 +289,16 @@ def test_options_of_one_case_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"results": [1, 2]}, {"results": "abc"}, {"environment": []}, {"environment": {"gpus": ["x"]}}]
+    "wrong",
+    [
+        {"results": [1, 2]},
+        {"results": "abc"},
+        {"environment": []},
+        {"environment": {"gpus": ["x"]}},
+        {"not_measured": 5},
+        {"not_measured": ["x"]},
+        {"not_available": [{"path": "x"}]},
+    ],
 )
 def test_a_file_of_another_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any]) -> None:
     path = file(tmp_path, "a.json", speed())

@@ -38,6 +38,7 @@ def test_the_schema_is_one() -> None:
 def test_committed_results(path: Path) -> None:
     document = json.loads(path.read_text())
     assert not faults(document)
+    assert document["environment"]["commit"], "nobody could say what was measured"
     for name, row in rows_of(document).items():
         for metric, timing in timings(row):
             assert timing.p5 <= timing.median <= timing.p95, f"{name} {metric}"
@@ -82,6 +83,16 @@ def put(value: Any, *path: Any) -> Callable[[Any], None]:
         ("demo_voice_modes", drop("results", 1, "rows")),
         ("smoke", drop("results", 0, "voice")),
         ("test-gpu", drop("failed")),
+        ("test-gpu", put(0, "passed")),
+        ("kernels", drop("results", 0, "triton_us")),
+        ("turbo", put(-5, "results", 0, "median_ms")),
+        ("turbo", drop("results", 0, "runs")),
+        ("turbo", put("case", "results", 0, "part")),
+        ("turbo-rest", drop("results", 0, "total_s")),
+        ("verify", put(False, "results", 1, "passed")),
+        ("verify", put(False, "results", 0, "rows", 5, "passed")),
+        ("verify", put(["off by one"], "results", 0, "problems")),
+        ("demo_voice", drop("results", 0, "voice")),
     ],
 )
 def test_faults_are_refused(name: str, edit: Callable[[Any], None]) -> None:

@@ -13,6 +13,18 @@ PAGES = (*READMES, *sorted((ROOT / "docs").glob("*.md")))
 _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 
 
+_IN_TEXT = re.compile(
+    r"`((?:make|omnivoice-triton|bench|verify|doctor|say|samples|pip|hf|python|[\w./-]+\.(?:sh|py)) [^`\n]+)`"
+)
+
+
+def in_text(page: Path) -> list[str]:
+    """Every command that stands in a page's sentences and tables; one of ours is given its program's name."""
+    found = _IN_TEXT.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+    ours = ("bench ", "verify ", "doctor ", "say ", "samples ")
+    return [f"omnivoice-triton {command}" if command.startswith(ours) else command for command in found]
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """Fenced blocks of one language."""
     return [m["body"] for m in _FENCE.finditer(page.read_text(encoding="utf-8")) if m["language"] == language]

@@ -24,7 +24,7 @@ import torch
 from omnivoice_triton import checkpoint
 from omnivoice_triton.cli import build_parser, main, ui
 from omnivoice_triton.cli.flags import fold_booleans
-from tests.docs.pages import PAGES, ROOT, commands
+from tests.docs.pages import PAGES, ROOT, commands, in_text
 
 PROGRAM = "omnivoice-triton"
 SPELLINGS = (PROGRAM, f".venv/bin/{PROGRAM}")
@@ -52,7 +52,7 @@ NOT_RUN = {
     "make sanitize": NEEDS_GPU,
     "make generate-samples": LONG,  # tests/verify/test_samples.py
     "make bench": NEEDS_GPU,
-    "make bench RESULTS=bench/mine": NEEDS_GPU,
+    "make bench MODEL=k2-fsa/OmniVoice": NEEDS_GPU,
     ".venv/bin/python -m pytest tests/kernels -q -n 2": OF_TESTS,
     ".venv/bin/python tools/kernel_timeline.py 320": NEEDS_GPU,  # tests/tools/test_kernel_timeline.py
     "python tools/results_tables.py": WRITES,  # tests/tools/test_results_tables.py
@@ -77,8 +77,41 @@ NOT_RUN = {
 }
 """Command to the reason why it is not run."""
 
+IN_TEXT = {
+    "make help": OF_TESTS,
+    "make lock": NETWORK,
+    "make smoke-test": NEEDS_GPU,
+    "make test-parity": NEEDS_GPU,
+    "make verify MODEL=DIR": NEEDS_GPU,
+    f"{PROGRAM} bench compare A.json B.json": OF_TESTS,  # tests/bench/test_compare.py, and in a fence
+    f"{PROGRAM} bench kernels": NEEDS_GPU,
+    f"{PROGRAM} bench peers": NEEDS_GPU,
+    f"{PROGRAM} bench soak": NEEDS_GPU,
+    f"{PROGRAM} bench speed": NEEDS_GPU,
+    f"{PROGRAM} bench speed --batch 1 8 32": NEEDS_GPU,
+    f"{PROGRAM} bench speed --model DIR": NEEDS_GPU,
+    f"{PROGRAM} bench turbo": NEEDS_GPU,
+    f"{PROGRAM} bench turbo startup memory": NEEDS_GPU,
+    f"{PROGRAM} doctor --bytecode": LONG,  # tests/test_bytecode.py
+    f"{PROGRAM} tune": NEEDS_GPU,  # tests/engine/test_tuning.py
+    f"{PROGRAM} verify --samples DIR": LONG,
+    f"{PROGRAM} verify --tier 3 --model demo": LONG,  # tests/demo_voice
+    "hf auth login": NETWORK,
+    "pip install 'omnivoice[tn]'": NETWORK,
+    "pip install cuda-bindings": NETWORK,
+    "pip install triton": NETWORK,
+    "pip install utmos-pytorch": NETWORK,
+    "python -m tools.demo_voice.evaluate": NEEDS_GPU,
+    "tools/evidence.sh DIR": NEEDS_GPU,  # tests/tools/test_evidence.py
+    "tools/evidence.sh DIR tests verify": NEEDS_GPU,
+}
+"""The same of commands in sentences and tables, as far as no block has them."""
+
 FOUND = {command: page for page in reversed(PAGES) for command in commands(page)}
 RUN = [command for command in FOUND if command not in NOT_RUN]
+SAID = {command: page for page in reversed(PAGES) if page.stem != "lab" for command in in_text(page)}
+FLAG = f"{PROGRAM} say --mode"
+"""No command, but the name of a flag."""
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +156,14 @@ def test_there_are_commands() -> None:
 
 def test_nothing_is_listed_that_the_docs_lack() -> None:
     assert not set(NOT_RUN) - set(FOUND)
+    assert not set(IN_TEXT) - set(SAID)
+
+
+def test_commands_in_sentences_are_run_or_listed() -> None:
+    assert len(SAID) > 30
+    unknown = {c: page.name for c, page in SAID.items() if c not in FOUND and c not in IN_TEXT and c != FLAG}
+    assert not unknown, "add them to IN_TEXT with a reason, or run them"
+    assert all((ROOT / c.split()[0]).is_file() for c in SAID if c.startswith("tools/"))
 
 
 @pytest.mark.timeout(180)
@@ -152,7 +193,7 @@ def test_it_runs(command: str, folder: Path, capfd: pytest.CaptureFixture[str]) 
     pytest.fail(f"{FOUND[command].name}: nothing here runs `{command}`: add it to NOT_RUN with a reason, or run it")
 
 
-@pytest.mark.parametrize("command", [c for c, reason in NOT_RUN.items() if c.startswith("make ")])
+@pytest.mark.parametrize("command", [c for c in (*NOT_RUN, *IN_TEXT) if c.startswith("make ")])
 def test_make_knows_the_target(command: str) -> None:
     if shutil.which("make") is None:
         pytest.skip("no make here")
@@ -178,7 +219,9 @@ def test_a_wrong_flag_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unrecognized arguments: --only-6s" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [c for c, reason in NOT_RUN.items() if program(c) and reason != NEEDS_GPU])
+@pytest.mark.parametrize(
+    "command", [*(c for c, why in NOT_RUN.items() if program(c) and why != NEEDS_GPU), *filter(program, IN_TEXT)]
+)
 def test_the_rest_is_understood(command: str) -> None:
     arguments: Any = build_parser().parse_args(fold_booleans(program(command) or []))
     assert callable(arguments.run)

@@ -34,7 +34,7 @@ def test_docs_say_what_the_json_says(tables: ModuleType) -> None:
 
 
 def test_charts_say_what_the_json_says(tables: ModuleType) -> None:
-    rows = json.loads((tables.RESULTS / "speed.json").read_text(encoding="utf-8"))["results"]
+    rows = json.loads((tables.RESULTS / "speed-cases.json").read_text(encoding="utf-8"))["results"]
     wanted = [r for r in rows if r["case"] == tables.speed_tables.FIVE_SECONDS and r["dtype"] == "fp16"]
     for page in tables.CHARTS:
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def test_a_text_without_translation_is_refused(tables: ModuleType, monkeypatch: 
 def test_a_changed_figure_would_be_seen(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for source in (ROOT / "bench" / "results").glob("*.json"):
         document = json.loads(source.read_text(encoding="utf-8"))
-        if source.stem == "speed":
+        if source.stem == "speed-cases":
             for row in document["results"]:
                 row["median_ms"] *= 1.1
         (tmp_path / source.name).write_text(json.dumps(document), encoding="utf-8")
@@ -94,11 +94,11 @@ def test_a_changed_figure_would_be_seen(tables: ModuleType, tmp_path: Path, monk
 
 
 def test_empty_results_are_refused(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "speed.json").write_text('{"results": []}', encoding="utf-8")
+    (tmp_path / "speed-cases.json").write_text('{"results": []}', encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="holds no results"):
         tables.TABLES["modes"]()
-    (tmp_path / "speed.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
+    (tmp_path / "speed-cases.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no fp16 rows"):
         tables.chart()
 
@@ -232,11 +232,12 @@ def test_batches_are_not_taken_for_single_texts(
     singles = [row for row in document["results"] if row.get("batch", 1) == 1]
     eights = [{**row, "batch": 8, "median_ms": 9e9} for row in singles]
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    for name, table in (("speed", tables.TABLES["modes"]), ("speed-cases", tables.TABLES["cases"])):
+    for name in ("modes", "cases"):
         shown = []
         for rows in (singles, [*singles, *eights]):
-            (tmp_path / f"{name}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
-            shown.append(table())
+            for file in ("speed", "speed-cases"):
+                (tmp_path / f"{file}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
+            shown.append(tables.TABLES[name]())
         assert shown[0] == shown[1] != "Not measured yet.\n"
 
 
@@ -263,7 +264,8 @@ def test_what_one_run_left_out_may_come_from_another(
 def test_a_cell_is_of_the_run_that_has_measured_it_most(tables: ModuleType) -> None:
     def of(speed: float, *, runs: int, left: tuple[str, ...] = ()) -> dict[str, object]:
         missing = [{"case": case, "dtype": "fp16", "reason": "no time"} for case in left]
-        return {"results": [speed_row("turbo", speed_x=speed, runs=runs)], "not_measured": missing}
+        rows = [speed_row("turbo", speed_x=speed, runs=runs)]
+        return {"environment": {}, "results": rows, "not_measured": missing}
 
     first, more, as_many = of(1.0, runs=3, left=("en 30 s",)), of(2.0, runs=5, left=("en 30 s",)), of(3.0, runs=5)
     joined = tables.speed_tables.joined([first, more, as_many])
@@ -275,6 +277,25 @@ def test_a_cell_is_of_the_run_that_has_measured_it_most(tables: ModuleType) -> N
         "it is not taken from first"
     )
     assert split in tables.speed_tables.joined([first])["not_measured"]
+
+
+def test_memory_is_of_the_run_that_loads_each_mode_alone(tables: ModuleType) -> None:
+    gpu = {"environment": {"gpus": [{"name": "NVIDIA H200"}]}}
+    cases = {**gpu, "results": [speed_row("turbo", peak_vram_mb=1.0), speed_row("turbo", "en 15 s")]}
+    alone = {**gpu, "results": [speed_row("turbo", peak_vram_mb=1852.0)]}
+    rows = tables.speed_tables.with_memory(cases, alone)["results"]
+    assert [row.get("peak_vram_mb") for row in rows] == [1852.0, None]
+    assert cases["results"][0]["peak_vram_mb"] == 1.0
+
+
+def test_one_table_is_of_one_device(tables: ModuleType) -> None:
+    def on(name: str) -> dict[str, object]:
+        return {"environment": {"gpus": [{"name": name}]}, "results": [speed_row("turbo")]}
+
+    for build in (tables.speed_tables.with_memory, lambda *both: tables.speed_tables.joined(both)):
+        build(on("NVIDIA H200"), on("NVIDIA H200"))
+        with pytest.raises(SystemExit, match="several devices: NVIDIA H200, NVIDIA A100"):
+            build(on("NVIDIA H200"), on("NVIDIA A100"))
 
 
 def test_parts_may_lie_in_two_files(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from omnivoice_triton.kernels import (
     embed,
     fp8,
+    packed_norm,
     quantise_keys,
     score_cells,
     select_cells,
@@ -162,6 +163,16 @@ def residual_off_by_a_percent(real: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def skipped_residual(real: Callable[..., Any]) -> Callable[..., Any]:
+    """What the layer adds replaces what was there."""
+
+    def wrong(delta: Any, residual: torch.Tensor, *args: Any, **k: Any) -> None:
+        residual.zero_()
+        real(delta, residual, *args, **k)
+
+    return wrong
+
+
 def padding_is_read(real: Callable[..., Any]) -> Callable[..., Any]:
     """Rows behind an item's length count in the mean of its keys."""
 
@@ -196,6 +207,7 @@ def noise_reused(real: Callable[..., Any]) -> Callable[..., Any]:
         (score_cells, "triton_score_cells", decided_cells_unmarked),
         (select_cells, "triton_select_cells", goes_on_when_done),
         (quantise_keys, "quantise_keys", padding_is_read),
+        (packed_norm, "triton_packed_add_norm", skipped_residual),
         (fp8, "triton_add_norm_quantise", residual_off_by_a_percent),
     ],
 )

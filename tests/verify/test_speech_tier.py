@@ -21,6 +21,7 @@ from omnivoice_triton.speech import InputError
 from omnivoice_triton.verify import sample_files, speaking, speech_figures, speech_tier
 from omnivoice_triton.verify.outcome import Tier
 from omnivoice_triton.verify.sentences import REFERENCE, SENTENCES
+from tests.verify.test_kernel_tier import causal, off_by_one_column
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,14 @@ def wrong_codebook_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def causal_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_reference, "varlen_attention", causal(engine_reference.varlen_attention))
+
+
+def a_kernel_off_by_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_reference, "swiglu", off_by_one_column(engine_reference.swiglu))
+
+
 def skipped_residual(monkeypatch: pytest.MonkeyPatch) -> None:
     real = engine_reference.packed_add_norm
 
@@ -119,6 +128,8 @@ def mute(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (noise_reused, "tokens_equal"),
         (skipped_residual, "tokens_equal"),
+        (causal_attention, "tokens_equal"),
+        (a_kernel_off_by_one_column, "tokens_equal"),
         (wrong_codebook_offset, "equal tokens, but samples"),
         (cut_short, "duration"),
         (too_loud, "clipping"),

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnivoice_triton.verify.recognise import Whisper, character_error_rate, load_recogniser
+from omnivoice_triton.speech import InputError
+from omnivoice_triton.verify import recognise
+from omnivoice_triton.verify.recognise import WHISPER, Whisper, character_error_rate, load_recogniser
 
 SPECIAL = (
     "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|ko|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>",
@@ -74,3 +76,28 @@ def test_it_listens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert character_error_rate(said[0], "hello") > 0.5  # random weights hear nothing
     with pytest.raises(ValueError, match=r"[Uu]nsupported language|not supported|should be one of"):
         recogniser.transcribe(noise, 24_000, "xx")
+
+
+def test_of_auto_real_weights_are_heard_and_others_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+
+    def whisper(model: str = WHISPER, device: str = "cpu") -> str:
+        if made:
+            raise InputError(f"recogniser {model!r} can't be loaded: no network")
+        made.append(f"{model} on {device}")
+        return made[0]
+
+    monkeypatch.setattr(recognise, "Whisper", whisper)
+    for spec, kind in (("auto", "random-full"), ("none", "real")):
+        assert recognise.recogniser_for(spec, "cpu", kind) is None
+    assert not made
+    assert recognise.recogniser_for("auto", "cpu", "real") == f"{WHISPER} on cpu"
+    assert recognise.recogniser_for("auto", "cpu", "real") is None
+    assert capsys.readouterr().err == (
+        f"no character error rate: recogniser {WHISPER!r} can't be loaded: no network; "
+        "--recogniser whisper:DIR names a local one\n"
+    )
+    with pytest.raises(InputError, match="no network"):  # asked for by name: no silent way round
+        recognise.recogniser_for("whisper", "cpu", "real")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from omnivoice_triton.commands import Parser, whole
+from omnivoice_triton.commands import MODEL_HELP, Parser, whole
 
 DTYPES = ("fp16", "bf16", "fp32")
 SENTENCES = {
@@ -21,7 +21,7 @@ SENTENCES = {
 def arguments(name: str, description: str, runs: int = 10) -> Parser:
     """Options that every benchmark takes; `name` is the benchmark's."""
     parser = Parser(prog=f"omnivoice-triton bench {name}", description=description)
-    parser.add_argument("--model", default=None, help="hub id or directory; default: the full-size random checkpoint")
+    parser.add_argument("--model", default=None, help=MODEL_HELP)
     parser.add_argument("--dtypes", nargs="+", default=["fp16", "bf16"], choices=DTYPES)
     parser.add_argument("--runs", type=whole(1), default=runs, help="warm runs a case")
     parser.add_argument("--json", type=Path, default=None, help="write every figure to this file")

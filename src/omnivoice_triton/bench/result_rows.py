@@ -37,6 +37,8 @@ IDENTITY = (
 """What a row is of, as far as it says so."""
 _OF_A_CHECK = ("name", "passed", "problems")
 """What is taken of a tier's check: its name holds all that it is of."""
+LEFT_OUT = ("not_measured", "not_available")
+"""What a file has no time of, with the reason."""
 FEWEST_RUNS = 5
 """Of fewer runs p5 and p95 are the fastest and the slowest by chance: they bound no noise."""
 
@@ -72,11 +74,19 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not document.get("results") or "kind" not in document:
         raise InputError(f"{path} is no result file: wanted an object with kind and results")
     rows, environment = document["results"], document.get("environment", {})
-    whole = isinstance(rows, dict) or (isinstance(rows, list) and all(isinstance(row, dict) for row in rows))
     gpus = environment.get("gpus", []) if isinstance(environment, dict) else None
-    if not whole or not isinstance(gpus, list) or not all(isinstance(gpu, dict) for gpu in gpus):
+    if not (isinstance(rows, dict) or _objects(rows)) or not _objects(gpus):
         raise InputError(f"{path} is no result file: its results or its environment are of another shape")
+    for key in LEFT_OUT:
+        entries = document.get(key, [])
+        if not _objects(entries) or not all("reason" in entry for entry in entries):
+            raise InputError(f"{path} is no result file: {key} is no list of what was left out, with reasons")
     return document
+
+
+def _objects(value: Any) -> bool:
+    """Whether it is a list of JSON objects."""
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -161,7 +171,7 @@ def failures(document: Mapping[str, Any]) -> dict[str, str]:
 
     Of other people's paths (`bench peers`) nothing is said: their failures are none of ours.
     """
-    left = [*document.get("not_measured", []), *document.get("not_available", [])]
+    left = [entry for key in LEFT_OUT for entry in document.get(key, [])]
     found = {
         _of_entry(entry): str(entry["reason"])
         for entry in left

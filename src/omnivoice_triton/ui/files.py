@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS_VARIABLE, SAMPLES_VARIABLE = "OMNIVOICE_TRITON_RESULTS", "OMNIVOICE_TRITON_SAMPLES"
+OWN = "own"
+"""In a folder of results, where `make bench` and `make verify` write one's own."""
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 Document = dict[str, Any]
@@ -100,15 +102,16 @@ def _try_out(document: Document) -> None:
 
 
 def load_folder(folder: str) -> tuple[dict[str, Document], list[tuple[str, str]]]:
-    """Result files by name, and (name, reason) of those that can't be used."""
+    """Result files by name, and (name, reason) of those that can't be used; those in the folder's `own` come last."""
     found: dict[str, Document] = {}
     unusable: list[tuple[str, str]] = []
     if folder and Path(folder).is_dir():
-        for path in sorted(Path(folder).glob("*.json")):
+        for path in (*sorted(Path(folder).glob("*.json")), *sorted(Path(folder, OWN).glob("*.json"))):
+            name = path.relative_to(folder)
             try:
-                found[path.stem] = parse(path.read_bytes())
+                found[name.with_suffix("").as_posix()] = parse(path.read_bytes())
             except (OSError, ValueError) as error:
-                unusable.append((path.name, str(error)))
+                unusable.append((name.as_posix(), str(error)))
     return found, unusable
 
 

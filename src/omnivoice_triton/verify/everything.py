@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from omnivoice_triton.commands import Parser, command
+from omnivoice_triton.commands import MODEL_HELP, Parser, command
 from omnivoice_triton.config import MODES
 from omnivoice_triton.speech import InputError
 from omnivoice_triton.verify.outcome import Progress, Tier, raised
@@ -26,7 +26,7 @@ PROGRESS_MARK = "progress "
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Flags of the three tiers; nothing heavy is imported for them."""
     parser.add_argument("--tier", default="1,2,3", metavar="1,2,3", help="which tiers (default: %(default)s)")
-    parser.add_argument("--model", help="hub id or directory; default: full-size random on a GPU, demo on a CPU")
+    parser.add_argument("--model", help=MODEL_HELP)
     parser.add_argument("--modes", metavar="MODE,…", help=f"of {', '.join(MODES)}; default: all that can run here")
     parser.add_argument("--dtypes", metavar="DTYPE,…", help="of tier 2; default: fp16,bf16 on a GPU, fp32 on a CPU")
     parser.add_argument(
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         default="auto",
         metavar="NAME",
         help="tier 3: none, auto, judge[:DIR], whisper[:MODEL] or module:function, for the character error rate "
-        "(default: auto: the packaged judge for the demo voice)",
+        "(default: auto: the packaged judge for the demo voice; for real weights an installed one, else Whisper)",
     )
     parser.add_argument(
         "--scorer",
@@ -138,13 +138,13 @@ def run(options: argparse.Namespace) -> int:
     recogniser = scorer = None
     sentences = 0
     if 3 in tiers:
-        from omnivoice_triton.checkpoint import is_demo
-        from omnivoice_triton.verify.recognise import load_recogniser
+        from omnivoice_triton.checkpoint import checkpoint_kind
+        from omnivoice_triton.verify.recognise import recogniser_for
         from omnivoice_triton.verify.scorer import load_scorer
 
         assert model is not None
         sentences = _sentences(options.sentences, model, on_cpu)
-        recogniser = load_recogniser(options.recogniser, device, demo=is_demo(model))
+        recogniser = recogniser_for(options.recogniser, device, checkpoint_kind(model))
         scorer = load_scorer(options.scorer, device)
     steps = options.steps or (8 if on_cpu else 32)
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from omnivoice_triton.checkpoint import is_demo
-from omnivoice_triton.commands import Parser, command
+from omnivoice_triton.commands import MODEL_HELP, Parser, command
 from omnivoice_triton.config import MODES
 from omnivoice_triton.evidence import check_outputs, default_model, write_json
 from omnivoice_triton.models.acceleration import accelerate
@@ -173,7 +173,7 @@ def run(
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print a table, write JSON; exit code 1 if a mode fails or nothing ran."""
     parser = Parser(prog="omnivoice-triton verify parity", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default=None, help="hub id or directory; default: full-size random on a GPU")
+    parser.add_argument("--model", default=None, help=MODEL_HELP)
     parser.add_argument("--modes", nargs="+", default=None, choices=list(MODES))
     parser.add_argument("--dtypes", nargs="+", default=None)
     parser.add_argument("--device", default="auto")

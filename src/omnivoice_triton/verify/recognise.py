@@ -7,6 +7,7 @@ point group `omnivoice_triton.recognisers`: a function of the device that return
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,13 +37,13 @@ class Recogniser(Protocol):
 class Whisper:
     """OpenAI's Whisper through transformers; weights come from the hub or a directory (extra `eval`)."""
 
-    def __init__(self, model: str, device: str) -> None:
+    def __init__(self, model: str = WHISPER, device: str = "cpu") -> None:
         from transformers import pipeline
 
         self.name = f"whisper ({model})"
         try:
             self._pipeline: Any = pipeline("automatic-speech-recognition", model=model, device=device)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise InputError(f"recogniser {model!r} can't be loaded: {str(error).splitlines()[0]}") from error
 
     def transcribe(self, audio: npt.NDArray[np.float32], rate: int, code: str) -> str:
@@ -80,7 +81,7 @@ def load_recogniser(spec: str, device: str, *, demo: bool = False) -> Recogniser
     if name == "judge":
         return _judge(rest, device)
     if name == "whisper":
-        return Whisper(rest or WHISPER, device)
+        return Whisper(rest or WHISPER, device=device)
     if spec not in points and not rest:
         raise InputError(
             f"unknown recogniser {spec!r}: give none, auto, judge[:DIR], whisper[:MODEL] or module:function"
@@ -88,6 +89,22 @@ def load_recogniser(spec: str, device: str, *, demo: bool = False) -> Recogniser
         )
     made: Recogniser = plugins.load("recogniser", spec, device, points)
     return made
+
+
+def recogniser_for(spec: str, device: str, kind: str) -> Recogniser | None:
+    """The recogniser that was asked for, for weights of that kind (`checkpoint_kind`).
+
+    Of `auto` it is Whisper where the weights are real and nothing else is installed; without its weights and a network
+    there is none, and standard error says so.
+    """
+    found = load_recogniser(spec, device, demo=kind == "trained-demo")
+    if found is not None or spec != "auto" or kind != "real":
+        return found
+    try:
+        return Whisper(device=device)
+    except InputError as error:
+        print(f"no character error rate: {error}; --recogniser whisper:DIR names a local one", file=sys.stderr)
+        return None
 
 
 def _judge(directory: str, device: str) -> Recogniser:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from omnivoice_triton.commands import Parser, command
+from omnivoice_triton.commands import MODEL_HELP, Parser, command
 from omnivoice_triton.config import MODES
 from omnivoice_triton.evidence import check_outputs, default_model, write_json
 from omnivoice_triton.models.availability import check_device, unavailable_reason
@@ -107,7 +107,7 @@ def run_mode(path: Path, mode: str, device: str, dtype: str, seconds: float, ste
 def main(argv: Sequence[str] | None = None) -> int:
     """Speak, print a table, write JSON; exit code 1 if anything is wrong or nothing ran."""
     parser = Parser(prog="omnivoice-triton verify smoke", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default=None, help="hub id or directory; default: full-size random on a GPU")
+    parser.add_argument("--model", default=None, help=MODEL_HELP)
     parser.add_argument("--modes", nargs="+", default=None, choices=list(MODES))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
