@@ -349,8 +349,8 @@ def test_a_bad_item_leaves_the_others_alone(engine: Engine) -> None:
 
 def test_a_bad_item_of_a_batch_runs_none_of_it(model: Any, engine: Engine) -> None:
     before = engine.runner.graphs.replays
-    with pytest.raises(InputError, match="but the engine holds 512"):
-        engine.generate_tokens(make_task(model, [3, 400]), generation_config(num_step=2))
+    with pytest.raises(InputError, match="but the engine holds 65536"):
+        engine.generate_tokens(make_task(model, [3, 40_000]), generation_config(num_step=2))
     assert engine.runner.graphs.replays == before
 
 

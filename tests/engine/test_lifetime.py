@@ -107,8 +107,8 @@ def test_a_reference_that_was_written_to_is_looked_at_again(model: Any) -> None:
 def test_what_is_refused_draws_no_noise(model: Any) -> None:
     with Engine(model, noise="torch", max_rows=128, max_items=4) as engine:
         before = torch.random.get_rng_state()
-        with pytest.raises(InputError, match="but the engine holds 128"):
-            engine.generate_tokens(make_task(model, frames=[5, 4000]), generation_config(class_temperature=0.5))
+        with pytest.raises(InputError, match="but the engine holds 65536"):
+            engine.generate_tokens(make_task(model, frames=[5, 40_000]), generation_config(class_temperature=0.5))
         assert torch.equal(torch.random.get_rng_state(), before)
 
 

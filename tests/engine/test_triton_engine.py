@@ -66,14 +66,33 @@ def test_replay_equals_eager_bit_for_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.gpu
-def test_fp32_tokens_on_the_gpu_are_upstreams() -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_request_wider_than_the_engine_leaves_nothing_behind(dtype: torch.dtype) -> None:
+    model = make_model(hidden=256, intermediate=512, layers=3, heads=4, kv_heads=2, head_dim=128, dtype=dtype).cuda()
+    config = generation_config(num_step=4)
+    engine = Engine(model, max_rows=512)
+    engine.warmup()
+    short = make_task(model, [40])
+    (before,) = engine.generate_tokens(short, config, seeds=[3])
+    used = torch.cuda.memory_allocated()
+    (wide,) = engine.generate_tokens(make_task(model, [4000]), config, seeds=[5])
+    assert wide.shape == (8, 4000)
+    del wide
+    assert torch.cuda.memory_allocated() <= used
+    (after,) = engine.generate_tokens(short, config, seeds=[3])
+    assert torch.equal(before, after)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("max_rows", [256, 64])  # in the second the longer one runs alone, without a graph
+def test_fp32_tokens_on_the_gpu_are_upstreams(max_rows: int) -> None:
     model = make_model(hidden=128, intermediate=256, heads=4, kv_heads=2, head_dim=32).cuda()
     task = make_task(model, [30, 11], reference_frames=[4, 9])
     config = generation_config(num_step=16)
     torch.manual_seed(4)
     with torch.inference_mode():
         want = model._generate_iterative(task, config)
-    engine = Engine(model, noise="torch", max_rows=256)
+    engine = Engine(model, noise="torch", max_rows=max_rows)
     torch.manual_seed(4)
     got = engine.generate_tokens(task, config)
     assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))

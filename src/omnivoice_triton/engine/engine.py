@@ -8,10 +8,11 @@ engine.generate_tokens(task, config)       upstream's `_generate_iterative`, to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -33,6 +34,7 @@ from omnivoice_triton.engine.stream import EngineStream, no_grad
 from omnivoice_triton.engine.teacher_forcing import forced_logits
 from omnivoice_triton.engine.tiles import Tiles
 from omnivoice_triton.engine.weights import BackboneWeights
+from omnivoice_triton.engine.wide import WIDEST_ROWS, decode_wide
 from omnivoice_triton.speech import InputError
 
 DEFAULT_MAX_ROWS = 4096
@@ -101,18 +103,16 @@ class Engine:
                 tiles = replace(tiles, attention=())  # tuned for another kernel
             if capture is None:
                 capture = CudaCapture(self.device) if self._captures_graphs else run_eagerly
-            self.runner = StepRunner.build(
+            self._build = partial(
+                StepRunner.build,
                 self.weights,
                 backend=self.backend,
                 tiles=tiles,
-                capture=capture,
-                max_rows=max_rows,
-                max_items=max_items,
-                granule=granule,
                 noise=noise,
                 attention=attention,
                 fp8_from_rows=fp8_from_rows if precision == "fp8" else None,
             )
+            self.runner = self._build(capture=capture, max_rows=max_rows, max_items=max_items, granule=granule)
             undo.pop_all()
         self.prompts = PromptBuilder(model.text_tokenizer)
         self._intake = Intake(self.shape, self.weights.text_embedding.shape[0], max_rows)
@@ -224,7 +224,8 @@ class Engine:
         """Upstream's `_generate_iterative`: a GenerationTask and its config to one [C, T] int64 tensor for each item.
 
         Bound in its place on an upstream instance, upstream's `generate()` runs on this engine, with chunking, voices
-        and every option. Items run together as far as the engine's rows allow. Seeds come from `manual_seed`, or from
+        and every option. Items run together as far as the engine's rows allow; one that takes more than all of them
+        runs by itself, more slowly. Seeds come from `manual_seed`, or from
         torch's global generator, as upstream's do; with `torch` noise in fp32 the tokens are upstream's own.
 
         Args:
@@ -242,23 +243,31 @@ class Engine:
         options = DecodeOptions.from_config(gen_config)
         prompts = [self.prompts.from_task(task, i, gen_config.denoise) for i in range(task.batch_size)]
         for prompt in prompts:
-            self._intake.job(Request(prompt, options), None)  # refused before any noise is drawn
+            self._intake.job(Request(prompt, options), None, most_rows=WIDEST_ROWS)  # refused before any noise is drawn
         with self._stream.entered():
             frames = [prompt.frames for prompt in prompts]
             seeds, draws = self._source.of_batch(frames, options, seeds=seeds, generator=generator)
             jobs = [
-                self._intake.job(Request(prompt, options, seed), draw)
+                self._intake.job(Request(prompt, options, seed), draw, most_rows=WIDEST_ROWS)
                 for prompt, seed, draw in zip(prompts, seeds, draws, strict=True)
             ]
         caller = self._stream.join_caller()
-        self._scheduler.submit(jobs)
+        total = sum(len(job.counts) for job in jobs)
+        together = [job for job in jobs if job.rows <= self.runner.grid.max_rows]
+        self._scheduler.submit(together)
+
+        def tell() -> None:
+            if on_step is not None:
+                on_step(sum(job.step for job in jobs), total)
+
         try:
             if not self._background.running or self._background.is_current:
-                total = sum(len(job.counts) for job in jobs)
-                while not all(job.future.done() for job in jobs):
+                while not all(job.future.done() for job in together):
                     self.step()
-                    if on_step is not None:
-                        on_step(sum(job.step for job in jobs), total)
+                    tell()
+            for job in jobs:
+                if job not in together:
+                    decode_wide(job, self._build_wide, self._turn, tell)
             tokens = [job.future.result() for job in jobs]
         except CancelledError:
             raise InputError(CLOSED) from None  # nobody else has these futures
@@ -288,6 +297,15 @@ class Engine:
             if any(self._scheduler.load):
                 raise InputError("logits() needs an idle engine")
             return forced_logits(self.runner, jobs, tokens)
+
+    def _build_wide(self, rows: int) -> StepRunner:
+        return self._build(capture=run_eagerly, max_rows=rows, max_items=1, granule=rows)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._scheduler.stepping, self._stream.entered():
+            self._check_open()
+            yield
 
     def _check_open(self) -> None:
         if self._closing:

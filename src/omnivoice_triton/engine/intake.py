@@ -31,22 +31,28 @@ class Intake:
         self._max_rows = max_rows
         self._checked: dict[int, tuple[weakref.ref[torch.Tensor], int | None]] = {}
 
-    def job(self, request: Request, draws: TorchDraws | None) -> Job:
+    def job(self, request: Request, draws: TorchDraws | None, *, most_rows: int | None = None) -> Job:
         """A job that no step can break on.
 
+        Args:
+            request: to be decoded.
+            draws: its noise, unless it comes from Philox.
+            most_rows: packed rows that it may take, if not what the engine holds.
+
         Raises:
-            InputError: the request can't be decoded, or not by an engine of this size.
+            InputError: the request can't be decoded, or takes too many rows.
         """
         prompt, options = request.prompt, request.options
         if len(prompt.text_ids) and not 0 <= prompt.text_ids.min() <= prompt.text_ids.max() < self._text_vocab:
             raise InputError(f"text ids must be 0 to {self._text_vocab - 1}")
         self._check_reference(prompt)
         rows = row_count(prompt.rows, prompt.frames, options.guided)
-        if rows > self._max_rows:
+        limit = self._max_rows if most_rows is None else most_rows
+        if rows > limit:
             raise InputError(
                 f"this request takes {rows} rows (prompt {prompt.rows}, {prompt.frames} frames"
-                f"{', guided' if options.guided else ''}), but the engine holds {self._max_rows}: "
-                "give a shorter text or reference, or raise max_rows"
+                f"{', guided' if options.guided else ''}), but the engine holds {limit}: "
+                f"give a shorter text or reference{', or raise max_rows' if most_rows is None else ''}"
             )
         counts = working_counts(prompt.frames, self._shape.codebooks, options.num_step, options.t_shift)
         return Job(request, rows, counts, draws)
