@@ -30,6 +30,7 @@ ENGINE_OPTIONS = (
     "codec_precision",
     "reference_encoder",
     "host_embedding",
+    "tiles",
 )
 """What a runner or `accelerate` takes for modes with an engine of our own, beside the options of all modes."""
 

@@ -93,7 +93,8 @@ IN_TEXT = {
     f"{PROGRAM} bench turbo": NEEDS_GPU,
     f"{PROGRAM} bench turbo startup memory": NEEDS_GPU,
     f"{PROGRAM} doctor --bytecode": LONG,  # tests/test_bytecode.py
-    f"{PROGRAM} tune": NEEDS_GPU,  # tests/engine/test_tuning.py
+    f"{PROGRAM} tune MODEL FILE": NEEDS_GPU,  # tests/engine/test_tuning.py
+    f"{PROGRAM} tune MODEL tiles.json": NEEDS_GPU,
     f"{PROGRAM} verify --samples DIR": LONG,
     f"{PROGRAM} verify --tier 3 --model demo": LONG,  # tests/demo_voice
     "hf auth login": NETWORK,

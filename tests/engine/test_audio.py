@@ -230,4 +230,4 @@ def test_at_least_15_times_faster_on_15_s() -> None:
     theirs_s = best_of(lambda: upstream_post(audio, 24_000, None, DEFAULT), 5)
     ours_s = best_of(lambda: ours.post_process(audio, sample_rate=24_000, ref_rms=None, options=DEFAULT), 30)
     print(f"post-processing of 15 s: upstream {theirs_s * 1e3:.2f} ms, ours {ours_s * 1e3:.3f} ms")
-    assert theirs_s / ours_s >= 10
+    assert theirs_s / ours_s >= 15

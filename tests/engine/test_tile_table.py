@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from omnivoice_triton.engine.tiles import GEMMS, Tiles
 from omnivoice_triton.kernels import nvrtc
 from omnivoice_triton.kernels.hopper_gemm import variant_source
 from omnivoice_triton.kernels.tiles import HopperAttentionTile, HopperTile, varlen_tile
-from omnivoice_triton.speech import ModeUnavailable
+from omnivoice_triton.speech import InputError, ModeUnavailable
 
 FULL = BackboneShape(1024, 3072, 28, 16, 8, 128, 8, 1025, 1e-6)
 TABLES = sorted(path.name for path in (resources.files("omnivoice_triton") / "data" / "tiles").iterdir())
@@ -82,3 +84,45 @@ def test_a_table_reads_back() -> None:
     widest = max(splits * rows for splits, rows in sums if splits > 1)
     # At most: sums within a cluster need no room.
     assert 3 * 320 * 1024 <= tiles.partial_floats(4096, 1024) <= widest * 1024
+
+
+def table() -> dict[str, Any]:
+    file = resources.files("omnivoice_triton") / "data" / "tiles" / "sm_90.json"
+    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return data
+
+
+def test_a_table_of_ones_own_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    path.write_text(json.dumps(table()))
+    assert Tiles.read(path, FULL, 2, 90) == Tiles.default(FULL, 2, 90)
+    path.write_text(json.dumps({**table(), "gemm": {}, "attention": [{"up_to": 64, "tile": [16, 32, 4, 2]}]}))
+    with pytest.raises(InputError, match="bad tile table entry"):
+        Tiles.read(path, FULL, 2, 89)
+    tile = {"rows": 16, "block_n": 32, "num_warps": 4, "num_stages": 2}
+    path.write_text(json.dumps({**table(), "gemm": {}, "attention": [{"up_to": 64, "tile": tile}]}))
+    found = Tiles.read(str(path), FULL, 2, 89)
+    assert tuple(found.for_attention(64)) == (16, 32, 4, 2)
+    assert found.for_attention(65) == varlen_tile(128, 2, 2, 89)
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "itemsize", "capability", "message"),
+    [
+        (None, FULL, 2, 90, "can't read the tile table"),
+        ("no", FULL, 2, 90, "is no JSON"),
+        ("[]", FULL, 2, 90, "is no tile table: `omnivoice-triton tune MODEL FILE` writes one"),
+        ('{"gemm": []}', FULL, 2, 90, "is no tile table"),
+        (json.dumps(table()), replace(FULL, hidden=256), 2, 90, "is for a model of another shape"),
+        (json.dumps(table()), FULL, 4, 90, "is for fp16 and bf16"),
+        (json.dumps(table()), FULL, 2, 89, "is for compute capability 9.0"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    tmp_path: Path, content: str | None, shape: BackboneShape, itemsize: int, capability: int, message: str
+) -> None:
+    path = tmp_path / "tiles.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        Tiles.read(path, shape, itemsize, capability)

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -53,7 +54,8 @@ class Engine:
         max_items: requests that may run together.
         granule: rows between two of the smaller buckets.
         share_weights: re-point the model's Linears at the engine's fused tensors instead of doubling them.
-        tiles: tile choices; by default those of the package for this GPU.
+        tiles: tile choices, or a file of them that `omnivoice-triton tune` has written; by default those of the
+            package for this GPU.
         capture: how a step is captured; by default a CUDA graph on CUDA, and nothing elsewhere.
         attention: `exact`, or `int8`: products of queries and keys in INT8. Logits are then no longer the model's own
             to its dtype; an item's noise and neighbours still don't touch each other.
@@ -80,7 +82,7 @@ class Engine:
         max_items: int = DEFAULT_MAX_ITEMS,
         granule: int = 64,
         share_weights: bool = True,
-        tiles: Tiles | None = None,
+        tiles: Tiles | str | Path | None = None,
         capture: Capture | None = None,
         attention: str = "exact",
         precision: str | None = None,
@@ -97,8 +99,9 @@ class Engine:
             self.backend = resolve_backend(backend, self.device)
             if precision == "fp8":
                 check_fp8(self.backend, self.weights)
-            if tiles is None:
-                tiles = Tiles.default(self.shape, self.weights.dtype.itemsize, _capability(self.device))
+            fitting = (self.shape, self.weights.dtype.itemsize, _capability(self.device))
+            if not isinstance(tiles, Tiles):
+                tiles = Tiles.default(*fitting) if tiles is None else Tiles.read(tiles, *fitting)
             if attention == "int8":
                 tiles = replace(tiles, attention=())  # tuned for another kernel
             if capture is None:
@@ -145,7 +148,11 @@ class Engine:
         return "".join(f"{part}, " for part in parts)
 
     def warmup(self) -> None:
-        """Capture every bucket. Without it the first step does; afterwards nothing is captured or allocated."""
+        """Capture every bucket; without it the first step does.
+
+        Afterwards nothing is captured any more, and no step allocates: a request takes memory for its prompt, its
+        tokens and, with `torch` noise and class temperature, its draws, and gives it back.
+        """
         self._check_open()
         with self._scheduler.stepping, self._stream.entered():
             self._capture()

@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omnivoice_triton.engine.shape import BackboneShape
@@ -73,13 +74,40 @@ class Tiles:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["shape"] != tuned_shape(shape):
             return cls(attention)
-        tiles = cls.parse(data, attention)
-        if tiles.needs_nvrtc:
+        return cls.parse(data, attention)._compilable()
+
+    @classmethod
+    def read(cls, path: str | Path, shape: BackboneShape, itemsize: int, capability: int) -> Tiles:
+        """A table that `omnivoice-triton tune` has written, for a model of that shape on a GPU of that capability.
+
+        Raises:
+            InputError: no such file, no table, one for another shape or GPU, or weights of another size than 16 bits.
+            ModeUnavailable: as of `default`.
+        """
+        try:
+            data = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"can't read the tile table {str(path)!r}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise InputError(f"the tile table {str(path)!r} is no JSON: {error}") from error
+        if not isinstance(data, dict) or not isinstance(data.get("gemm"), dict) or "shape" not in data:
+            raise InputError(f"{str(path)!r} is no tile table: `omnivoice-triton tune MODEL FILE` writes one")
+        if data["shape"] != tuned_shape(shape):
+            raise InputError(f"the tile table {str(path)!r} is for a model of another shape: {data['shape']}")
+        if itemsize != 2:
+            raise InputError("a tile table is for fp16 and bf16: leave `tiles` out, or load the model in one of them")
+        tiles = cls.parse(data, varlen_tile(shape.head_dim, shape.q_heads // shape.kv_heads, itemsize, capability))
+        if tiles.needs_nvrtc and capability != 90:
+            raise InputError(f"the tile table {str(path)!r} is for compute capability 9.0: make one with `tune` here")
+        return tiles._compilable()
+
+    def _compilable(self) -> Tiles:
+        if self.needs_nvrtc:
             from omnivoice_triton.kernels.nvrtc import problem
 
             if (reason := problem()) is not None:
                 raise ModeUnavailable(f"the engine's kernels for this GPU can't be compiled: {reason}")
-        return tiles
+        return self
 
     @property
     def needs_nvrtc(self) -> bool:

@@ -53,7 +53,7 @@ def tune(
     capability: int = 90,
     rows: Sequence[int] = ROWS,
     timer: Timer = time_graph,
-    attention_tiles: Sequence[VarlenTile] = ATTENTION_TILES,
+    attention_tiles: Sequence[VarlenTile] | None = None,
     gemm_tiles: Mapping[str, Sequence[GemmTile]] | None = None,
     hopper_candidates: int = 12,
     try_pdl: bool = True,
@@ -64,11 +64,11 @@ def tune(
     Args:
         weights: of the model to tune for, on the GPU, in a 16-bit dtype.
         backend: of the operations.
-        capability: compute capability as 90; below 80 no GEMM of ours is tried, since Triton has no matrix
-            instructions there.
+        capability: compute capability as 90; below 80 nothing is tried: Triton has no matrix instructions there, so
+            its GEMMs can't win, and of the attention tiles only the default needs no spills.
         rows: packed rows to tune at, rising.
         timer: seconds of one call.
-        attention_tiles: candidates.
+        attention_tiles: candidates; by default `ATTENTION_TILES`.
         gemm_tiles: Triton's candidates for each GEMM; by default none where the CUDA C++ GEMMs run.
         hopper_candidates: how many tiles of the CUDA C++ GEMMs to time for each GEMM (compute capability 9.0 only).
         try_pdl: also decide whether kernels are launched dependent on the one before (9.0 and up).
@@ -85,8 +85,11 @@ def tune(
     if gemm_tiles is None:
         # Beside Hopper's own, Triton's were never timed: 70 kernels to compile, which lost to cuBLAS at 320 rows.
         gemm_tiles = {} if hopper else GEMM_TILES
+    if attention_tiles is None:
+        attention_tiles = ATTENTION_TILES
     if capability < 80:
-        gemm_tiles = {}
+        gemm_tiles, attention_tiles = {}, ()
+        report("below compute capability 8.0 there is nothing to choose: these are the times with the defaults")
     plain, early = Tiles(default), Tiles(default, pdl=True)
     if try_pdl and capability >= 90:
         # Among cuBLAS's kernels, which take no part, it costs a little; where every kernel takes part it pays.

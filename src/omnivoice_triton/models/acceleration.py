@@ -81,7 +81,7 @@ def accelerate(
         graph_budget_mb: what the CUDA graphs may hold together.
         capture: stand-in for CUDA capture, for tests.
         **engine_options: for mode turbo: `noise`, `max_rows`, `max_items`, `codec_precision`,
-            `reference_encoder`, `host_embedding`, `attention` and `precision`, as `install_turbo` takes them.
+            `reference_encoder`, `host_embedding`, `tiles`, `attention` and `precision`, as `install_turbo` takes them.
 
     Returns:
         A handle: its repr shows what was patched, its `undo()` restores upstream bit for bit.

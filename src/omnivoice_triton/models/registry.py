@@ -83,8 +83,8 @@ def create_runner(
         model_id: hub id or local directory; None is k2-fsa/OmniVoice.
         dtype: `fp16`, `bf16`, `fp32`; `auto` is fp16 on a GPU and fp32 on a CPU.
         **options: `patch_range`, `graph_budget_mb`, and for mode turbo `noise`, `max_rows`, `max_items`,
-            `codec_precision`, `reference_encoder`, `host_embedding`, `attention` and `precision`, as `BaseRunner`
-            takes them.
+            `codec_precision`, `reference_encoder`, `host_embedding`, `tiles`, `attention` and `precision`, as
+            `BaseRunner` takes them.
 
     Raises:
         UnknownMode, ModeUnavailable: no such mode, or this machine can't run it.

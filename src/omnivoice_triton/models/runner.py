@@ -47,7 +47,8 @@ class BaseRunner:
         **engine_options: for mode turbo: `noise` (`philox`, or `torch` for upstream's draws), `max_rows` and
             `max_items` that may run together, `codec_precision`, and `reference_encoder` (False keeps the part that
             encodes recordings, 0.7 GB, off the GPU: only saved voices can be cloned then) and `host_embedding` (here
-            True by default, which keeps 0.3 GB out of what torch has allocated). Not exact: `attention="int8"` and,
+            True by default, which keeps 0.3 GB out of what torch has allocated), `tiles` (a file that `omnivoice-triton
+            tune` has written). Not exact: `attention="int8"` and,
             for large batches, `precision="fp8"`.
 
     Usable as a context manager (loads on entry, unloads on exit) and from several threads (calls take turns).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def install_turbo(
     codec_precision: str = "tf32",
     reference_encoder: bool = True,
     host_embedding: bool = False,
+    tiles: str | Path | None = None,
     codec_budget_mb: int = DEFAULT_CODEC_BUDGET_MB,
     codec_capture: Capture | None = None,
     warm: bool = False,
@@ -58,6 +60,7 @@ def install_turbo(
             memory until `undo()`; `ref_audio` then raises InputError, saved voices work as ever.
         host_embedding: keep the text embedding, 0.3 GB of which a request reads some dozen rows, in the host's memory;
             the model's own forward then waits for the host. A runner, whose model is its own, does so by default.
+        tiles: file of tile choices that `omnivoice-triton tune` has written, in place of the package's for this GPU.
         codec_budget_mb: memory that the codec's graphs may hold, in MB.
         codec_capture: stand-in for the codec's CUDA capture, for tests.
         warm: capture everything now, rather than in the first generate().
@@ -77,6 +80,7 @@ def install_turbo(
             "codec_precision": codec_precision,
             "reference_encoder": reference_encoder,
             "host_embedding": host_embedding,
+            "tiles": tiles,
         }
     )
     missing = [name for name in _USED if not callable(getattr(type(model), name, None))]
@@ -108,6 +112,7 @@ def install_turbo(
             granule=GRANULE,
             attention=attention,
             precision=precision,
+            tiles=tiles,
         )
         handle = TurboHandle(model, engine, decoder, graphs)
         handle.on_undo(undo.pop_all().close)
@@ -131,6 +136,10 @@ def check_engine_values(options: dict[str, Any]) -> None:
     for name in ("reference_encoder", "host_embedding"):
         if not isinstance(options.get(name, False), bool):
             raise InputError(f"{name} must be True or False, not {options[name]!r}")
+    if not isinstance(options.get("tiles"), str | Path | None):
+        raise InputError(f"tiles must be a file that `omnivoice-triton tune` has written, not {options['tiles']!r}")
+    if options.get("tiles") is not None and not Path(options["tiles"]).expanduser().is_file():
+        raise InputError(f"can't read the tile table {str(options['tiles'])!r}: no such file")
     for name in ("max_rows", "max_items"):
         value = options.get(name, GRANULE)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
