@@ -411,6 +411,19 @@ def test_joules_per_utterance() -> None:
     assert nvml.joules_per_utterance(call, 8, lambda: 3.0, clock) == {}, "a counter that stands still is no energy"
 
 
+def test_energy_of_calls_that_are_made_anyway() -> None:
+    clock, joules = Clock(), [0.0]
+
+    def work(seconds: float = 2.0) -> None:
+        clock.now += seconds
+        joules[0] += 900.0
+
+    figures = nvml.joules_meanwhile(work, 3, 8, lambda: joules[0], clock)
+    assert figures == {"joules_per_utterance": 37.5, "energy_calls": 3, "mean_w": pytest.approx(450)}
+    assert nvml.joules_meanwhile(lambda: work(1.0), 3, 8, lambda: joules[0], clock) == {}, "too short for the counter"
+    assert nvml.joules_meanwhile(work, 3, 8, lambda: 3.0, clock) == {}
+
+
 @pytest.mark.parametrize("mode", ["base", "turbo"])
 def test_every_cell_can_be_asked_for(tiny: Path, mode: str) -> None:
     """Lists with one voice, one instruction, one language: as the real runners take them."""

@@ -12,6 +12,9 @@ from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
 
+LEAST_S = 1.5
+"""Seconds of calls that energy is measured over."""
+
 Joules = Callable[[], float]
 
 
@@ -59,7 +62,7 @@ def joules_per_utterance(
     utterances: int,
     counter: Joules,
     clock: Callable[[], float],
-    least_s: float = 1.5,
+    least_s: float = LEAST_S,
     synchronize: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Energy of calls one after the other, until `least_s` seconds have passed, divided by the utterances they made.
@@ -73,7 +76,20 @@ def joules_per_utterance(
         call()
         calls += 1
     synchronize()
-    spent, seconds = counter() - before, clock() - began
+    return _figures(counter() - before, clock() - began, calls, utterances)
+
+
+def joules_meanwhile(
+    work: Callable[[], object], calls: int, utterances: int, counter: Joules, clock: Callable[[], float]
+) -> dict[str, float]:
+    """The same of `calls` calls that `work` makes and waits for; nothing if they took less than `LEAST_S`."""
+    before, began = counter(), clock()
+    work()
+    seconds = clock() - began
+    return _figures(counter() - before, seconds, calls, utterances) if seconds >= LEAST_S else {}
+
+
+def _figures(spent: float, seconds: float, calls: int, utterances: int) -> dict[str, float]:
     if spent <= 0 or seconds <= 0:
         return {}
     return {"joules_per_utterance": spent / (calls * utterances), "energy_calls": calls, "mean_w": spent / seconds}

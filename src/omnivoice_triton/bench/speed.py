@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.bench.harness import arguments, reference_voice
-from omnivoice_triton.bench.nvml import Joules, device_energy, joules_per_utterance
+from omnivoice_triton.bench.nvml import Joules, device_energy, joules_meanwhile, joules_per_utterance
 from omnivoice_triton.bench.result_rows import few_runs
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, STEPS, Budget, Case, Cell, cases, cells
 from omnivoice_triton.bench.speed_journal import Journal, LeftOut, left_out
@@ -45,15 +45,23 @@ def extras(
     synchronize: Callable[[], None],
     counter: Joules | None,
 ) -> Row:
-    """What needs calls of its own: the split, and of the 5 s case the energy."""
-    figures: Row = dict(split_of(runner, keywords, STEPS, 3 if cell.batch == 1 else 1, synchronize))
-    if counter is not None and cell.case == FIVE_SECONDS:
+    """What needs calls of its own: the split, and the energy, of these calls where they take long enough."""
+    figures: Row = {}
+    calls = 3 if cell.batch == 1 else 1
 
-        def call() -> None:
-            speak(runner, 1, keywords)
+    def split() -> None:
+        figures.update(split_of(runner, keywords, STEPS, calls, synchronize))
 
-        figures |= joules_per_utterance(call, cell.batch, counter, time.monotonic, synchronize=synchronize)
-    return figures
+    def call() -> None:
+        speak(runner, 1, keywords)
+
+    if counter is None:
+        split()
+        return figures
+    energy = joules_meanwhile(split, calls, cell.batch, counter, time.monotonic)
+    return figures | (
+        energy or joules_per_utterance(call, cell.batch, counter, time.monotonic, synchronize=synchronize)
+    )
 
 
 def measure_cells(
