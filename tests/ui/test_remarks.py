@@ -8,6 +8,8 @@ import json
 import re
 import string
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from omnivoice_triton.kernels import nvrtc
 from omnivoice_triton.models import availability
 from omnivoice_triton.ui import files, remarks, words
 from omnivoice_triton.ui.runners import read_upload
-from omnivoice_triton.verify import samples
+from omnivoice_triton.verify import hopper_grid, kernel_tier, samples, scorer, speech_tier
 
 OWN = {"ko": r"[가-힣]", "zh": r"[一-鿿]"}
 
@@ -136,3 +138,44 @@ def test_why_a_file_is_damaged() -> None:
         with pytest.raises(ValueError, match="damaged") as caught:
             files.parse(json.dumps(document))
         check(str(caught.value))
+
+
+RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+
+
+@pytest.mark.parametrize("name", ["verify", "demo_voice_modes", "demo_voice_modes_cpu"])
+def test_what_tiers_say_of_themselves(name: str) -> None:
+    for tier in json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"]:
+        check(tier["what"])
+        for note in tier["notes"]:
+            check(note)
+
+
+def test_what_the_kernel_tier_says_on_a_cpu() -> None:
+    tier = kernel_tier.run("cpu", cases=[])
+    check(tier.what)
+    for note in (*tier.notes, f"not checked here: a, b: {hopper_grid.problem('cpu')}"):
+        check(note)
+    check("not in bfloat16, whose products the interpreter can't form: a, b")
+
+
+def test_what_the_speech_tier_says_of_its_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Ear:
+        name, languages = "an ear", ("en",)
+
+    session: Any = SimpleNamespace(
+        utterances=[SimpleNamespace(sentence=SimpleNamespace(code="ko"))], steps=8, dtype="float16", path=tmp_path
+    )
+    monkeypatch.setattr(speech_tier, "is_demo", lambda path: True)
+    said = {
+        note
+        for noise in (False, True)
+        for judge in (None, Ear())
+        for note in speech_tier._notes(noise, judge, judge, session)
+    }
+    monkeypatch.setattr(scorer, "utmos_installed", lambda: True)
+    said.add(f"naturalness: not measured, {scorer.reason_for_none()}")
+    said.add("base in float16 repeats only 12% of its fp32 tokens: their agreement says little")
+    assert len(said) > 8
+    for note in said:
+        check(note)

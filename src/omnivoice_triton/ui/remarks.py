@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from omnivoice_triton.ui.tier_remarks import TIERS
+
 _READABLE = "give a WAV, FLAC, OGG or MP3 file"
 _READABLE_KO = "WAV, FLAC, OGG 또는 MP3 파일을 주세요"
 _READABLE_ZH = "请提供 WAV、FLAC、OGG 或 MP3 文件"
@@ -123,6 +125,7 @@ _TEMPLATES: tuple[tuple[str, str, str], ...] = (
         "손상됨: {what}이(가) 없거나 형식이 다릅니다",
         "已损坏：{what} 缺失或类型不符",
     ),
+    *TIERS,
 )
 _COLUMNS = {"ko": 1, "zh": 2}
 

@@ -106,20 +106,20 @@ def _cards(page: Page, tiers: list[dict[str, Any]], name: str) -> None:
             figures[0].metric(words("checks"), tier["checks"])
             figures[1].metric(words("failed"), tier["failed"])
             figures[2].metric(words("time"), f"{tier['seconds']:.0f} s")
-            st.caption(tables.escaped(tier["what"]))
+            st.caption(tables.escaped(page.remark(tier["what"])))
             if modes := files.modes_of(tier):
                 left_out = [mode for mode in MODES if mode not in modes]
                 st.caption(tables.escaped(words("modes_run", modes=", ".join(modes))))
                 if left_out:
                     st.caption(tables.escaped(words("modes_not_run", modes=", ".join(left_out))))
             for problem in tier["problems"][:MOST_PROBLEMS]:
-                st.error(tables.escaped(problem))
+                st.error(tables.escaped(page.remark(problem)))
             if len(tier["problems"]) > MOST_PROBLEMS:
                 st.caption(words("more_problems", count=len(tier["problems"]) - MOST_PROBLEMS))
             if tier["notes"]:
                 with st.popover(words("notes")):
                     for note in tier["notes"]:
-                        st.markdown(f"- {tables.escaped(note)}")
+                        st.markdown(f"- {tables.escaped(page.remark(note))}")
     for tier in tiers:
         title = words(f"tier_{tier['tier']}")
         if st.toggle(f"{title}: {words('figures')}", key=f"table-{name}-{tier['tier']}"):
