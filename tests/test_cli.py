@@ -428,7 +428,8 @@ class TestRefusedAtOnce:
         clone = ["--ref-audio", "ref.wav", "--ref-text", "Hi"]
         refused(run("say", "Hello", "-o", "out.wav", *clone, "--save-voice", "none/v.pt"), "does not exist")
         refused(run("say", "Hello", "-o", "out.wav", *clone, "--save-voice", "folder.wav"), "is a directory")
-        refused(run("say", "Hello", "-o", "out.wav", *clone, "--save-voice", "out.wav"), "each its own file")
+        for same in ("out.wav", Path.cwd() / "out.wav", "./folder.wav/../out.wav"):
+            refused(run("say", "Hello", "-o", "out.wav", *clone, "--save-voice", same), "each its own file")
 
     def test_what_is_read_is_not_overwritten(self, run: Run, model: Path) -> None:
         clone = ["--ref-audio", "ref.wav", "--ref-text", "Hi", "--model", model]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import uuid
 import warnings
 from pathlib import Path
 
@@ -13,6 +15,11 @@ import numpy.typing as npt
 from omnivoice_triton.speech import InputError
 
 MIN_REFERENCE_S = 0.2
+RATES_HZ = (4_000, 768_000)
+"""Sample rates of recordings; resampling from others would take gigabytes, and they are kHz taken for Hz."""
+LOUDEST = 8.0
+"""Floats are full scale at 1; a recording may exceed it a little, integers taken for floats do by far."""
+MOST_CHANNELS = 64
 SILENT_PEAK = 1e-4
 """Samples below this (-80 dBFS) carry no voice."""
 
@@ -59,14 +66,20 @@ def read_reference(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
 
 def check_reference(samples: npt.NDArray[np.float32], rate: int, name: str = "reference audio") -> None:
     """Raise InputError for samples (channels, T) that no voice can be taken from."""
-    if rate <= 0:
-        raise InputError(f"the sample rate of {name} must be above 0 Hz, not {rate}")
+    low, high = RATES_HZ
+    if not low <= rate <= high:
+        raise InputError(f"the sample rate of {name} must be {low} to {high} Hz, not {rate}")
+    channels = samples.shape[0]
+    if channels > MOST_CHANNELS:
+        raise InputError(f"{name} has {channels} channels: samples must be (T,) or (channels, T), not {samples.shape}")
     seconds = samples.shape[-1] / rate
     if seconds < MIN_REFERENCE_S:
         raise InputError(f"{name} lasts {seconds:.2f} s: a reference needs 3 to 10 s of speech (at least 0.2 s)")
     if not np.isfinite(samples).all():
         raise InputError(f"{name} holds NaN or infinite samples: record or convert it again")
-    if np.abs(samples).max() < SILENT_PEAK:
+    if (peak := float(np.abs(samples).max())) > LOUDEST:
+        raise InputError(f"{name} reaches {peak:g}: give floats from -1 to 1, or integers as integers")
+    if peak < SILENT_PEAK:
         raise InputError(f"{name} is silent: a reference needs 3 to 10 s of speech")
 
 
@@ -82,12 +95,12 @@ def check_output_path(path: str | Path) -> Path:
 def check_writable(path: str | Path) -> Path:
     """Raise InputError unless a file can be made or replaced at `path`; nothing is written there yet."""
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"can't write {str(path)!r}: it is a directory")
     folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"can't write {str(path)!r}: the folder {str(folder)!r} does not exist")
     try:
+        if path.is_dir():
+            raise InputError(f"can't write {str(path)!r}: it is a directory")
+        if not folder.is_dir():
+            raise InputError(f"can't write {str(path)!r}: the folder {str(folder)!r} does not exist")
         handle, probe = tempfile.mkstemp(dir=folder, prefix=".omnivoice-triton-")
         os.close(handle)
         os.unlink(probe)
@@ -100,15 +113,21 @@ def check_writable(path: str | Path) -> Path:
 
 
 def write_audio(path: str | Path, audio: npt.NDArray[np.float32], sample_rate: int) -> Path:
-    """Write samples (T,) float32; the extension chooses the format. The file appears whole or not at all."""
+    """Write samples (T,) float32; the extension chooses the format. The file appears whole or not at all.
+
+    A file that is there keeps its mode, and a link stays one: what it leads to is replaced.
+    """
     import soundfile
 
     path = check_output_path(path)
     kind, subtype = _FORMATS[path.suffix.lower()]
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.stem[:32]}.{uuid.uuid4().hex[:12]}.part{target.suffix}")
     try:
         soundfile.write(partial, audio, sample_rate, format=kind, subtype=subtype)
-        os.replace(partial, path)
+        if target.exists():
+            shutil.copymode(target, partial)
+        os.replace(partial, target)
     except (OSError, RuntimeError) as error:
         raise InputError(f"can't write {str(path)!r}: {str(error).splitlines()[0]}") from error
     finally:

@@ -179,18 +179,18 @@ class GenerationOptions:
         return cls(**options)
 
 
-def check_duration(duration: float | None) -> None:
+def check_duration(duration: Any) -> None:
     """Raise InputError unless `duration` (seconds) is None or between one frame and an hour."""
     if duration is None:
         return
     low = 1 / FRAME_RATE_HZ
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not low <= duration <= MAX_DURATION_S:
+    if isinstance(duration, bool) or not isinstance(duration, Real) or not low <= float(duration) <= MAX_DURATION_S:
         raise InputError(f"duration must be {low:g} to {MAX_DURATION_S:g} seconds, not {duration!r}")
 
 
-def check_speed(speed: float | None) -> None:
+def check_speed(speed: Any) -> None:
     """Raise InputError unless `speed` (a factor) is None or between 0.1 and 10."""
     if speed is None:
         return
-    if isinstance(speed, bool) or not isinstance(speed, int | float) or not MIN_SPEED <= speed <= MAX_SPEED:
+    if isinstance(speed, bool) or not isinstance(speed, Real) or not MIN_SPEED <= float(speed) <= MAX_SPEED:
         raise InputError(f"speed must be {MIN_SPEED:g} to {MAX_SPEED:g} (1 is normal), not {speed!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 from omnivoice_triton import BaseRunner, InputError, ModeUnavailable, UnknownMode, create_runner
 from omnivoice_triton.config import GenerationOptions
+from omnivoice_triton.models.request import build_request
+from omnivoice_triton.models.seeding import resolve_seed
 
 FAST = {"num_step": 2, "duration": 0.4}
 
@@ -138,6 +141,67 @@ def test_unknown_language_warns_as_upstream_does(runner: BaseRunner, caplog: pyt
     assert "Klingonese" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("EN", "en"), ("zh-CN", "zh"), ("pt_BR", "pt"), ("English", "English"), ("none", "none"), ("Klingon", "Klingon")],
+)
+def test_codes_are_taken_as_people_write_them(given: str, wanted: str) -> None:
+    assert build_request("Hi.", language=given).languages == (wanted,)
+
+
+@pytest.mark.parametrize(("name", "value"), [("language", 5), ("instruct", 5), ("language", ["en", 5])])
+def test_values_of_another_type(name: str, value: Any) -> None:
+    text = ["Hi.", "There."] if isinstance(value, list) else "Hi."
+    with pytest.raises(InputError, match=f"{name} must be a .*, not int"):
+        build_request(text, **{name: value})
+
+
+def test_numbers_of_numpys_are_numbers() -> None:
+    request = build_request("Hi.", speed=np.float32(1.5), duration=np.float32(2.0))
+    assert request.upstream_kwargs()["speed"] == [1.5]
+    assert [type(d) for d in request.upstream_kwargs()["duration"]] == [float]
+    assert resolve_seed(np.int64(7)) == 7
+    assert type(resolve_seed(np.int64(7))) is int
+
+
+def test_numbers_of_other_languages_are_not_left_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    for there in (False, True):
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, there=there: (there or None) if name == "num2words" else real(name),
+        )
+        for language in ("German", "de", "ko"):
+            if there:
+                assert build_request("5", language=language, normalize_text=True)
+            else:
+                with pytest.raises(InputError, match=r"normalize_text in .* pip install num2words"):
+                    build_request("5", language=language, normalize_text=True)
+        for language in (None, "none", "en", "Chinese"):
+            assert build_request("5", language=language, normalize_text=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        ("base", {"patch_range": "x"}, "patch_range must be two whole numbers"),
+        ("triton", {"patch_range": (0, 1, 2)}, "patch_range must be two whole numbers"),
+        ("base", {"patch_range": (0, 2)}, "patch_range is for modes that patch"),
+        ("turbo", {"graph_budget_mb": -1}, "graph_budget_mb must be a whole number of at least 1, not -1"),
+        ("turbo", {"graph_budget_mb": "x"}, "graph_budget_mb must be a whole number"),
+        (None, {}, "mode must be a name"),
+    ],
+)
+def test_options_are_looked_at_before_anything_is_loaded(mode: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_runner(mode, device="cpu", **options)
+
+
+def test_the_name_of_0_1_0s_parameter() -> None:
+    assert create_runner(name="base", device="cpu").mode.name == "base"
+
+
 def test_normalize_text_without_its_package(runner: BaseRunner) -> None:
     with pytest.raises(InputError, match=r"pip install 'omnivoice\[tn\]'"):
         runner.generate("It is 5 pm.", "en", normalize_text=True, **FAST)
@@ -162,6 +226,7 @@ def test_gpu_mode_without_a_gpu(mode: str, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"device": "cuda:99"}, "no CUDA device|no device 'cuda:99'"),
         ({"device": "toaster"}, "unknown device 'toaster'"),
+        ({"device": "xpu"}, "device 'xpu' can't be used here"),
         ({"dtype": "fp8", "device": "cpu"}, "unknown dtype 'fp8': give fp16, bf16 or fp32"),
         ({"graph_budget": 3}, "unknown runner option 'graph_budget'"),
     ],

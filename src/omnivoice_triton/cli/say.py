@@ -150,7 +150,7 @@ def check_voice_flags(args: argparse.Namespace) -> None:
     for flag, value in (("--ref-text", args.ref_text), ("--save-voice", args.save_voice)):
         if value is not None and args.ref_audio is None:
             raise InputError(f"{flag} was given without --ref-audio, the recording that it belongs to")
-    if args.save_voice is not None and Path(args.save_voice) == Path(args.output):
+    if args.save_voice is not None and os.path.realpath(args.save_voice) == os.path.realpath(args.output):
         raise InputError(f"--save-voice and --output both name {args.output!r}: give each its own file")
 
 

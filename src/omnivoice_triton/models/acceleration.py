@@ -128,6 +128,19 @@ def unsuited(mode: Mode, *, engine_options: dict[str, Any], triton_options: bool
     return None
 
 
+def check_common(mode: Mode, patch_range: Any, graph_budget_mb: Any) -> None:
+    """Raise InputError for a range of layers or a budget that is none, or that the mode has no use for."""
+    if isinstance(graph_budget_mb, bool) or not isinstance(graph_budget_mb, int) or graph_budget_mb < 1:
+        raise InputError(f"graph_budget_mb must be a whole number of at least 1, not {graph_budget_mb!r}")
+    if patch_range is None:
+        return
+    pair = isinstance(patch_range, tuple | list) and len(patch_range) == 2
+    if not pair or not all(isinstance(end, int) and not isinstance(end, bool) for end in patch_range):
+        raise InputError(f"patch_range must be two whole numbers, such as (0, 24), not {patch_range!r}")
+    if not mode.triton and not mode.engine:
+        raise InputError(f"patch_range is for modes that patch upstream's layers, not {mode.name}")
+
+
 def check_options(mode: Mode, engine_options: dict[str, Any], *, triton_options: bool) -> None:
     """Raise InputError for options that are unknown, out of range or of another kind of mode."""
     unknown = sorted(set(engine_options) - set(ENGINE_OPTIONS))

@@ -43,7 +43,7 @@ def check_device(device: str) -> str:
     """`device` with `auto` resolved.
 
     Raises:
-        InputError: it is no device, or a CUDA device that isn't there.
+        InputError: it is no device, or one that isn't there.
     """
     import torch
 
@@ -58,6 +58,12 @@ def check_device(device: str) -> str:
             raise ModeUnavailable(f"no CUDA device can be used here ({no_gpu_reason()}): use device cpu, mode base")
         if parsed.index is not None and parsed.index >= torch.cuda.device_count():
             raise InputError(f"no device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    elif parsed.type != "cpu":
+        try:
+            torch.empty(1, device=parsed).cpu()
+        except Exception as error:  # each back end has its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            raise InputError(f"device {device!r} can't be used here ({reason}): give auto, cpu or cuda") from error
     return str(parsed)
 
 

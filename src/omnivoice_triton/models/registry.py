@@ -90,6 +90,10 @@ def create_runner(
         UnknownMode, ModeUnavailable: no such mode, or this machine can't run it.
         InputError: an option is off.
     """
+    if "name" in options:  # what 0.1.0 calls it
+        mode = options.pop("name")
+    if not isinstance(mode, str):
+        raise InputError(f"mode must be a name such as 'turbo' or 'auto', not {mode!r}")
     if model_id is not None:
         options["model_id"] = model_id
     cls = BaseRunner if mode.lower() == AUTO else get_runner_class(mode)

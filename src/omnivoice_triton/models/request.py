@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +44,7 @@ class Request:
         if self.voices[0] is not None:
             given["voice_clone_prompt"] = list(self.voices)
         if any(d is not None for d in self.durations):
-            given["duration"] = list(self.durations)
+            given["duration"] = [None if d is None else float(d) for d in self.durations]
         if any(s is not None for s in self.speeds):
             given["speed"] = [1.0 if s is None else float(s) for s in self.speeds]
         return given
@@ -76,7 +78,7 @@ def build_request(
     request = Request(
         texts=texts,
         single=single,
-        languages=_spread("language", language, count),
+        languages=tuple(map(known_language, _spread("language", language, count))),
         instructs=_spread("instruct", instruct, count),
         voices=_spread("voice", voice, count),
         durations=_spread("duration", duration, count),
@@ -89,14 +91,48 @@ def build_request(
         check_speed(item_speed)
     for item_text, item_instruct in zip(texts, request.instructs, strict=True):
         check_instruct(item_instruct, item_text)
+    if request.normalize_text:
+        for item_language in request.languages:
+            _check_normalizer(item_language)
     _check_voices(request)
     return request
+
+
+def known_language(language: str | None) -> str | None:
+    """A language as upstream knows it: codes in small letters, without a region (`zh` for `zh-CN`).
+
+    What upstream doesn't know stays as it is: it warns, and says the text in no particular language.
+
+    Raises:
+        InputError: it is no string.
+    """
+    if language is None:
+        return None
+    if not isinstance(language, str):
+        raise InputError(f"language must be a name or code, such as English or en, not {type(language).__name__}")
+    from omnivoice.utils.lang_map import LANG_IDS, LANG_NAME_TO_ID
+
+    if language in LANG_IDS or language.lower() in LANG_NAME_TO_ID:
+        return language
+    code = re.split("[-_]", language.lower())[0]
+    return code if code in LANG_IDS else language
+
+
+def _check_normalizer(language: str | None) -> None:
+    """Refuse what upstream would silently leave as it is: it asks for a package in English and Chinese only."""
+    from omnivoice.utils.lang_map import LANG_NAME_TO_ID
+
+    code = None if language is None else LANG_NAME_TO_ID.get(language.lower(), language.lower())
+    if code not in (None, "none", "en", "zh") and importlib.util.find_spec("num2words") is None:
+        raise InputError(f"normalize_text in {language} needs a package that is not installed: pip install num2words")
 
 
 def check_instruct(instruct: str | None, text: str) -> None:
     """Raise InputError unless upstream's voice-design vocabulary knows `instruct`."""
     if instruct is None:
         return
+    if not isinstance(instruct, str):
+        raise InputError(f"instruct must be a string such as 'female, high pitch', not {type(instruct).__name__}")
     from omnivoice.models.omnivoice import _resolve_instruct
     from omnivoice.utils.voice_design import _INSTRUCT_ALL_VALID, _INSTRUCT_VALID_EN, _ZH_RE
 

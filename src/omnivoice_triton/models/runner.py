@@ -67,7 +67,7 @@ class BaseRunner:
         graph_budget_mb: int = DEFAULT_GRAPH_BUDGET_MB,
         **engine_options: Any,
     ) -> None:
-        from omnivoice_triton.models.acceleration import check_options, unsuited
+        from omnivoice_triton.models.acceleration import check_common, check_options, unsuited
 
         suits = partial(unsuited, engine_options=engine_options, triton_options=patch_range is not None)
         choice = choose(mode if mode is not None else self.default_mode, device, suits)
@@ -78,6 +78,7 @@ class BaseRunner:
         self.dtype = resolve_dtype(dtype, self.device)
         self.patch_range = patch_range
         self.graph_budget_mb = graph_budget_mb
+        check_common(self.mode, patch_range, graph_budget_mb)
         check_options(self.mode, engine_options, triton_options=patch_range is not None)
         self.engine_options = engine_options
         self._model: Any = None
@@ -193,7 +194,8 @@ class BaseRunner:
             voice: instead of these, a prompt from `create_voice()` or the path of a saved one.
             seed: same seed, same input, same bits; None draws one and reports it in the result. In mode turbo the
                 first text of a list gets the noise that it gets alone.
-            duration: seconds of speech to make, instead of the estimate.
+            duration: seconds of speech to make, instead of the estimate. Of a text that upstream cuts into chunks
+                (above 30 s) each chunk's share is upstream's, and the whole can come out longer.
             speed: factor on the estimated pace; above 1 is faster.
             normalize_text: spell out numbers and dates first (needs `omnivoice[tn]`).
             progress: called after each decoding step.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -21,13 +22,13 @@ _METHODS = ("_generate_iterative", "_predict_tokens_with_scoring")
 _NOISE = "_gumbel_sample"
 
 
-def resolve_seed(seed: int | None) -> int:
+def resolve_seed(seed: Any) -> int:
     """`seed` checked, or a fresh random one (below 2**31, so that it is easy to type again)."""
     if seed is None:
         return secrets.randbits(31)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise InputError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
-    return seed
+    return int(seed)
 
 
 def check_upstream(model: Any) -> None:

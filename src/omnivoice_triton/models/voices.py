@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from omnivoice_triton.audio_files import check_reference, read_reference
 from omnivoice_triton.models.parking import check_encoder
@@ -125,14 +126,34 @@ def _samples(reference: Any) -> tuple[Any, int]:
     except (TypeError, ValueError) as error:
         raise InputError("ref_audio must be a path or (samples, sample rate in Hz)") from error
     if hasattr(samples, "detach"):
-        samples = samples.detach().cpu().numpy()
-    samples = np.atleast_2d(np.asarray(samples, dtype=np.float32))
-    if samples.ndim != 2:
-        raise InputError(f"reference samples must be (T,) or (channels, T), not {samples.shape}")
-    return samples, int(rate)
+        samples = samples.detach().cpu()
+        samples = (samples.float() if samples.is_floating_point() else samples).numpy()
+    try:
+        samples = np.atleast_2d(np.asarray(samples))
+        hertz = int(rate)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError("ref_audio must be a path or (samples, sample rate in Hz)") from error
+    if samples.dtype.kind not in "fiu" or samples.ndim != 2:
+        raise InputError(
+            f"reference samples must be numbers of shape (T,) or (channels, T), not {samples.dtype} {samples.shape}"
+        )
+    return _full_scale(samples), hertz
+
+
+def _full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Float32 with full scale at 1: integers are scaled by what their type holds, as files of them are."""
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    limits = np.iinfo(samples.dtype)
+    middle = 0.0 if limits.min < 0 else (limits.max + 1) / 2
+    scaled: npt.NDArray[np.float32] = ((samples.astype(np.float64) - middle) / (limits.max + 1 - middle)).astype(
+        np.float32
+    )
+    return scaled
 
 
 def missing_extra(error: ImportError, normalizing: bool) -> InputError:
     """Advice for a package that upstream wants for an optional feature."""
     what = "normalize_text needs" if normalizing else "this request needs"
-    return InputError(f"{what} a package that is not installed ({error.name or error}): pip install 'omnivoice[tn]'")
+    missing = error.name or " ".join(str(error).split()).partition(":")[0]
+    return InputError(f"{what} a package that is not installed ({missing}): pip install 'omnivoice[tn]'")
