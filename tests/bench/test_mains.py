@@ -82,7 +82,7 @@ def test_speed(stubs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (many["speed_x"], many["rtf"], many["call_peak_mb"]) == (8.0, 0.125, 2048.0)
     assert (single["lm_ms"], many["lm_ms"]) == (803.0, 801.0)
     assert many["joules_per_utterance"] == 50.0
-    assert "joules_per_utterance" not in rows["turbo", "ko short"]
+    assert all(row["joules_per_utterance"] > 0 for row in rows.values()), "of every case"
     assert single["peak_vram_mb"] == 3072.0
     assert "peak_vram_mb" not in many
     loaded = [options for options in Runner.made if "graph_budget_mb" in options]

@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.M | re.S)
 
 
 _IN_TEXT = re.compile(
-    r"`((?:make|omnivoice-triton|bench|verify|doctor|say|samples|pip|hf|python|[\w./-]+\.(?:sh|py)) [^`\n]+)`"
+    r"`((?:make|omnivoice-triton|bench|verify|doctor|say|samples|pip install|hf|python|[\w./-]+\.(?:sh|py)) [^`\n]+)`"
 )
 
 

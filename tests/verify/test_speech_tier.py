@@ -49,8 +49,13 @@ class Parrot:
         return "" if self.deaf(number) else text.upper() + "!"
 
 
-def test_turbo_passes_in_every_voice(tiny: Path, tmp_path: Path) -> None:
-    tier = run(tiny, voices=speaking.VOICES, samples=tmp_path)
+def test_turbo_passes_in_every_voice(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    # With seed 0 two ids of a cell are equally likely to the last bit, and packed rows round unlike padded ones.
+    tier = run(
+        make_checkpoint(tmp_path_factory.mktemp("other") / "tiny", "tiny", seed=1),
+        voices=speaking.VOICES,
+        samples=tmp_path,
+    )
     assert tier.passed, tier.failures
     base, row = tier.rows
     assert base["tokens_are_upstreams"] is True
