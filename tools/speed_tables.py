@@ -16,7 +16,7 @@ MODES_NOTE = (
     "First call and memory: fp16; memory of each mode alone, from a run of its own."
 )
 CASES_NOTE = (
-    "Warm medians; in brackets the median of the rounds' own ratios to base, of which both medians' ratio is none."
+    "Warm medians; in brackets the median of the rounds' own ratios to base, which is not the ratio of the medians."
 )
 BATCH_NOTE = (
     "The 5 s utterance as a list of so many texts, fp16. *Times real time*: seconds of audio per second of work, of "

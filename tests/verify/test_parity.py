@@ -21,6 +21,7 @@ from omnivoice_triton.models import layers
 from omnivoice_triton.verify import engine_checks, model_figures, parity
 from omnivoice_triton.verify.compare import cosine, relative_error, screened_agreement, worst_row_cosine
 from omnivoice_triton.verify.recording import Forced, Recording, force
+from tests.verify.faults import causal, off_by_one_column
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +68,6 @@ def test_right_modes_pass(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def drop_residual(real: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, residual, *a, **k: real(x, torch.zeros_like(residual), *a, **k)
-
-
-def off_by_one_column(real: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda gate, up: real(gate, up.roll(1, -1))
 
 
 def wrong_position(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,20 +146,7 @@ def test_turbo_passes_with_every_check(tiny: Path, tmp_path: Path) -> None:
 
 
 def causal_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine_reference.varlen_attention
-
-    def causal(qkv: Any, tiles: Any, *, q_heads: int, kv_heads: int, scale: float, out: torch.Tensor, **k: Any) -> None:
-        real(qkv, tiles, q_heads=q_heads, kv_heads=kv_heads, scale=scale, out=out, **k)
-        heads = qkv.view(qkv.shape[0], q_heads + 2 * kv_heads, -1).transpose(0, 1)
-        group = q_heads // kv_heads
-        for start, length in {(s, n) for s, n, _, _ in tiles.tolist() if n > 0}:
-            q, key, v = (x[:, start : start + length] for x in heads.split((q_heads, kv_heads, kv_heads)))
-            seen = torch.nn.functional.scaled_dot_product_attention(
-                q, key.repeat_interleave(group, 0), v.repeat_interleave(group, 0), is_causal=True, scale=scale
-            )
-            out[start : start + length] = seen.transpose(0, 1).reshape(length, -1)
-
-    monkeypatch.setattr(engine_reference, "varlen_attention", causal)
+    monkeypatch.setattr(engine_reference, "varlen_attention", causal(engine_reference.varlen_attention))
 
 
 def skipped_residual(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from omnivoice_triton.speech import InputError
 from omnivoice_triton.verify import sample_files, speaking, speech_figures, speech_tier
 from omnivoice_triton.verify.outcome import Tier
 from omnivoice_triton.verify.sentences import REFERENCE, SENTENCES
-from tests.verify.test_kernel_tier import causal, off_by_one_column
+from tests.verify.faults import causal, off_by_one_column
 
 
 @pytest.fixture(scope="module")

@@ -232,8 +232,8 @@ class Engine:
 
         Bound in its place on an upstream instance, upstream's `generate()` runs on this engine, with chunking, voices
         and every option. Items run together as far as the engine's rows allow; one that takes more than all of them
-        runs by itself, more slowly. Seeds come from `manual_seed`, or from
-        torch's global generator, as upstream's do; with `torch` noise in fp32 the tokens are upstream's own.
+        runs by itself, more slowly. Seeds come from `manual_seed`, or from torch's global generator, as upstream's do;
+        with `torch` noise in fp32 the tokens are upstream's own.
 
         Args:
             task: upstream's GenerationTask.

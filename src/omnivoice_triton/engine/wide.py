@@ -16,7 +16,7 @@ from omnivoice_triton.engine.scheduler import Job, Scheduler
 from omnivoice_triton.engine.step import StepRunner
 
 WIDEST_ROWS = 65536
-"""Packed rows that a request may take at all: thirteen minutes of speech, and 1.2 GB of buffers for the full model."""
+"""Packed rows that a request may take at all: twenty minutes of speech, and 1.6 GB of buffers for the full model."""
 _GRANULE = 64
 
 
