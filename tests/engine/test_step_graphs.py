@@ -144,10 +144,10 @@ def test_a_rehearsal_launches_every_kernel_of_a_step(fused: tuple[str, ...], mon
     monkeypatch.setattr(torch, "mm", noted("mm", torch.mm))
     for bucket in runner.grid.buckets:
         launched.clear()
-        runner.enqueue(bucket)
+        runner.launches.enqueue(bucket)
         whole = list(launched)
         launched.clear()
-        runner.rehearse(bucket)
+        runner.launches.rehearse(bucket)
         assert set(launched) == set(whole)
         assert len(launched) < len(whole)
     assert len(runner.backbone.weights.layers) == engine.shape.layers == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -54,6 +56,29 @@ def test_the_background_thread_goes_on_beside_it(model: Any) -> None:
         engine.start()
         beside = engine.generate_tokens(make_task(model, frames=FRAMES), generation_config(num_step=4), seeds=[1] * 4)
     assert all(torch.equal(a, b) for a, b in zip(alone, beside, strict=True))
+
+
+def test_its_buffers_are_gone_at_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when Python's collector comes: until then the device would hold them."""
+    build, states = StepRunner.build.__func__, list[Any]()  # type: ignore[attr-defined]
+
+    def noted(cls: type[StepRunner], *arguments: Any, **keywords: Any) -> StepRunner:
+        runner: StepRunner = build(cls, *arguments, **keywords)
+        states.append(weakref.ref(runner.state))
+        return runner
+
+    monkeypatch.setattr(StepRunner, "build", classmethod(noted))
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine(model, max_rows=64, max_items=2)
+        engine.generate_tokens(make_task(model, frames=[90, 5, 70]), generation_config(num_step=4))
+        assert [state() is not None for state in states] == [True, False, False]
+        engine.close()
+        del engine
+        assert states[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_closed_engine_takes_no_further_step_of_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

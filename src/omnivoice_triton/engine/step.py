@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from copy import copy
-from dataclasses import replace
 
-import numpy as np
 import torch
 
 from omnivoice_triton.engine.backbone import Backbone
 from omnivoice_triton.engine.fp8 import Fp8Layers
-from omnivoice_triton.engine.layout import Bucket, BucketGrid, Layout, pack
+from omnivoice_triton.engine.layout import BucketGrid, Layout, pack
 from omnivoice_triton.engine.noise import Uniforms
 from omnivoice_triton.engine.ops import get_ops
 from omnivoice_triton.engine.scheduler import Job, JobError
 from omnivoice_triton.engine.state import DecodeState, upload
 from omnivoice_triton.engine.step_graphs import Capture, StepGraphs
+from omnivoice_triton.engine.step_launches import StepLaunches
 from omnivoice_triton.engine.tiles import Tiles
 from omnivoice_triton.engine.weights import BackboneWeights
 
@@ -48,15 +46,9 @@ class StepRunner:
         self.grid = grid
         self.uniforms = uniforms
         self._device = state.canvas.device
-        self._tables: dict[Bucket, dict[str, torch.Tensor]] = {}
-        self._flat: dict[Bucket, torch.Tensor] = {}
-        for bucket in grid.buckets:
-            self._flat[bucket] = torch.from_numpy(pack([], bucket).flat).to(self._device)
-            self._tables[bucket] = {
-                name: self._flat[bucket][offset : offset + int(np.prod(shape))].view(shape)
-                for name, (offset, shape) in bucket.spans.items()
-            }
-        self.graphs = StepGraphs(self.enqueue, grid.buckets, capture, self.rehearse)
+        self._flat = {bucket: torch.from_numpy(pack([], bucket).flat).to(self._device) for bucket in grid.buckets}
+        self.launches = StepLaunches(backbone, state, self._flat, uniforms)
+        self.graphs = StepGraphs(self.launches.enqueue, grid.buckets, capture, self.launches.rehearse)
         self.layout: Layout | None = None
         self._company: tuple[int, ...] = ()
         self.steps_ahead = STEPS_AHEAD
@@ -108,31 +100,6 @@ class StepRunner:
         """Whether so many rows of so many jobs may run together."""
         return self.grid.holding(rows, items) is not None
 
-    def enqueue(self, bucket: Bucket) -> None:
-        """All kernels of one step: embed, network, score, select. This is what a graph holds."""
-        self._enqueue(bucket, self.backbone)
-
-    def rehearse(self, bucket: Bucket) -> None:
-        """As `enqueue`, with two layers: those between the first and the last launch no other kernels."""
-        weights = copy(self.backbone.weights)
-        weights.layers = weights.layers[:2]
-        weights.shape = replace(weights.shape, layers=len(weights.layers))
-        backbone = copy(self.backbone)
-        backbone.weights = weights
-        self._enqueue(bucket, backbone)
-
-    def _enqueue(self, bucket: Bucket, backbone: Backbone) -> None:
-        tables, state = self._tables[bucket], self.state
-        logits = backbone.run(bucket, tables, state.prompt, state.canvas)
-        tokens, scores = state.tokens[: bucket.rows], state.scores[: bucket.rows]
-        uniforms = {}
-        if self.uniforms is not None:
-            uniforms["position_uniforms"] = self.uniforms.position[: bucket.rows]
-            uniforms["class_uniforms"] = self.uniforms.classes[: bucket.rows]
-        ops = backbone.ops
-        ops.score_cells(logits, tables["targets"], state.canvas, state.slots, tokens=tokens, scores=scores, **uniforms)
-        ops.select_cells(tables["items"], tables["targets"], tokens, scores, canvas=state.canvas, slots=state.slots)
-
     def admit(self, job: Job) -> None:
         """Take a job in."""
         request = job.request
@@ -183,7 +150,7 @@ class StepRunner:
 
     def logits(self, layout: Layout) -> torch.Tensor:
         """Logits [R, C * Va] of the head rows of an arranged layout, outside any graph."""
-        return self.backbone.run(layout.bucket, self._tables[layout.bucket], self.state.prompt, self.state.canvas)
+        return self.launches.logits(layout.bucket)
 
     def _throttle(self) -> None:
         if self._device.type != "cuda":

@@ -65,7 +65,7 @@ def replay_equals_eager(engine: Engine, forced: Forced, seed: int = 5) -> bool |
     runner = engine.runner
     captured = runner.graphs
     replayed = trace(engine, forced, seed)
-    runner.graphs = StepGraphs(runner.enqueue, runner.grid.buckets, run_eagerly)
+    runner.graphs = StepGraphs(runner.launches.enqueue, runner.grid.buckets, run_eagerly)
     try:
         eager = trace(engine, forced, seed)
     finally:
