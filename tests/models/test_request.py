@@ -195,7 +195,7 @@ def test_numbers_of_other_languages_are_not_left_in_silence(monkeypatch: pytest.
 )
 def test_options_are_looked_at_before_anything_is_loaded(mode: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        create_runner(mode, device=None if torch.cuda.is_available() else "cpu", **options)
+        create_runner(mode, device="auto" if torch.cuda.is_available() else "cpu", **options)
 
 
 def test_the_name_of_0_1_0s_parameter() -> None:
