@@ -58,7 +58,7 @@ WITH_MODEL := $(if $(MODEL),--model "$(MODEL)")
 GPU_READY := $(if $(filter $(BIN)/python,$(PY)),$(READY))
 
 test-gpu: $(GPU_READY) ## every test, kernels compiled: needs a GPU
-	$(PY) -m pytest -q -n $(GPU_JOBS) --results $(RESULTS)/test-gpu.json
+	$(PY) -m pytest -q -n $(GPU_JOBS) --results=$(RESULTS)/test-gpu.json
 
 test-browser: $(READY) ## the dashboard in Chromium: needs chromium and chromium-driver
 	$(BIN)/python -m pytest -q -m browser tests/ui/test_browser.py

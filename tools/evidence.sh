@@ -2,9 +2,9 @@
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
 # Stages: checks (tests, sanitizer, verify, smoke, demo-fp16, demo-bf16, samples, side by side; each of them is a stage
-# too), turbo, turbo-rest, speed, cases, batch, batch-32, kernels, peers, soak; by default checks and all after it, in
-# this order.
-# From turbo on nothing else should run on the GPU. Each command's log, exit code and seconds are kept in OUT, and JSON
+# too), turbo-cases, turbo, turbo-rest, speed, batch, batch-32, kernels, peers, soak; by default checks and all after
+# it, in this order.
+# From turbo-cases on nothing else should run on the GPU. Each command's log, exit code and seconds are kept in OUT, and JSON
 # is written as it grows: an interrupted run keeps what it has. JOBS is how many tests run at once (default: 12).
 # PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
 set -u
@@ -12,7 +12,7 @@ set -u
 out=$1
 shift
 CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
-REST="turbo turbo-rest speed cases batch batch-32 kernels peers soak"
+REST="turbo-cases turbo turbo-rest speed batch batch-32 kernels peers soak"
 [ $# -gt 0 ] || set -- checks $REST
 for stage; do
     case " checks $CHECKS $REST " in
@@ -37,7 +37,7 @@ run() {
 check() {
     local dtype=${1#demo-}
     case $1 in
-        tests) PYTEST_ADDOPTS="-p no:benchmark" run tests "$py" -m pytest -q -n "${JOBS:-12}" --results "$out/test-gpu.json" ;;
+        tests) PYTEST_ADDOPTS="-p no:benchmark" run tests "$py" -m pytest -q -n "${JOBS:-12}" --results="$out/test-gpu.json" ;;
         verify) run verify "$py" -m omnivoice_triton verify --progress none --json "$out/verify.json" \
             --html "$out/verify.html" ;;
         sanitizer) run sanitizer "$py" -m omnivoice_triton.verify.sanitize --jobs "${JOBS:-12}" --json "$out/sanitizer.json" ;;
@@ -66,16 +66,15 @@ each_dtype() {
 for stage; do
     case $stage in
         checks) checks ;;
-        turbo) run turbo "$py" -m omnivoice_triton.bench.turbo cases lengths throughput --runs 9 --json "$out/turbo.json" ;;
+        turbo-cases) run turbo-cases "$py" -m omnivoice_triton.bench.turbo cases --runs 9 --json "$out/turbo-cases.json" ;;
+        turbo) run turbo "$py" -m omnivoice_triton.bench.turbo lengths throughput --runs 9 --json "$out/turbo.json" ;;
         turbo-rest) run turbo-rest "$py" -m omnivoice_triton.bench.turbo startup memory options --runs 9 \
             --json "$out/turbo-rest.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
-        cases) run cases "$py" -m omnivoice_triton.bench.speed --batch 1 --runs 5 --no-memory \
-            --json "$out/speed-cases.json" ;;
-        batch) each_dtype batch speed-batch omnivoice_triton.bench.speed --batch 1 8 32 --runs 3 --no-memory \
+        batch) each_dtype batch speed-batch omnivoice_triton.bench.speed --batch 1 8 --runs 5 --no-memory \
             --budget-s "${BUDGET_S:-800}" ;;
         batch-32) each_dtype batch-32 speed-batch-32 omnivoice_triton.bench.speed --batch 32 --runs 3 --no-memory \
-            --cases 'clone 5 s' 'design 5 s' 'en 15 s' 'en 30 s' --budget-s "${BUDGET_S:-800}" ;;
+            --budget-s "${BUDGET_S:-800}" ;;
         kernels) each_dtype kernels kernels omnivoice_triton.bench.kernels ;;
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
             --budget-s 420 --json "$out/peers.json" ;;

@@ -113,29 +113,36 @@ def table(
     return written
 
 
-TURBO = ("turbo", "turbo-rest")
+TURBO = ("turbo-cases", "turbo", "turbo-rest")
+
+
+MODES = ("speed-batch", "speed-batch-bf16")
 
 
 def five_seconds() -> dict[str, Any]:
-    """The 5 s utterance in every mode: times from the run of all cases, memory from the one of each mode alone."""
-    return speed_tables.with_memory(load("speed-cases"), load("speed"))
+    """The 5 s utterance in every mode: times from the runs of all cases, memory from the one of each mode alone."""
+    return speed_tables.with_memory(speed_tables.joined([load(name) for name in MODES]), load("speed"))
 
 
 def modes(say: Say = in_english) -> str:
     """README's table."""
     head, rows, note = speed_tables.modes(five_seconds(), say)
-    stamps = "".join(stamp(load(name), name, say) for name in ("speed-cases", "speed"))
+    stamps = "".join(stamp(load(name), name, say) for name in (*MODES, "speed"))
     return markdown(head, rows) + f"\n{note}\n" + stamps
+
+
+def grid(dtype: str, suffix: str = "") -> Callable[[Say], str]:
+    """Times real time in batches; what the newest runs had no time for comes from earlier ones."""
+    runs = [f"speed-batch{suffix}", f"speed-batch-32{suffix}"]
+    return table(*runs, *(f"{run}-earlier" for run in runs), build=partial(speed_tables.grid, dtype=dtype))
 
 
 TABLES: dict[str, Callable[[Say], str]] = {
     "modes": modes,
-    "cases": table("speed-cases", build=speed_tables.cases),
-    "batch": table("speed-batch", build=speed_tables.batch),
-    "grid": table("speed-cases", "speed-batch", "speed-batch-32", build=speed_tables.grid),
-    "grid-bf16": table(
-        "speed-cases", "speed-batch-bf16", "speed-batch-32-bf16", build=partial(speed_tables.grid, dtype="bf16")
-    ),
+    "cases": table("speed-batch", build=speed_tables.cases),
+    "batch": table("speed-batch", "speed-batch-32", build=speed_tables.batch),
+    "grid": grid("fp16"),
+    "grid-bf16": grid("bf16", "-bf16"),
     "peers": table("peers", build=speed_tables.peers),
     "kernels": table("kernels", build=kernel_tables.kernels, needed=True),
     "verify": table("verify", build=verify_tables.tiers),
@@ -154,7 +161,7 @@ TABLES: dict[str, Callable[[Say], str]] = {
 
 def chart(say: Say = in_english) -> str:
     """The chart of modes."""
-    return modes_chart.chart(load("speed-cases"), say)
+    return modes_chart.chart(load("speed-batch"), say)
 
 
 def render(page: str) -> str:

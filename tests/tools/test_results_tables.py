@@ -34,7 +34,7 @@ def test_docs_say_what_the_json_says(tables: ModuleType) -> None:
 
 
 def test_charts_say_what_the_json_says(tables: ModuleType) -> None:
-    rows = json.loads((tables.RESULTS / "speed-cases.json").read_text(encoding="utf-8"))["results"]
+    rows = json.loads((tables.RESULTS / "speed-batch.json").read_text(encoding="utf-8"))["results"]
     wanted = [r for r in rows if r["case"] == tables.speed_tables.FIVE_SECONDS and r["dtype"] == "fp16"]
     for page in tables.CHARTS:
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def test_a_text_without_translation_is_refused(tables: ModuleType, monkeypatch: 
 def test_a_changed_figure_would_be_seen(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for source in (ROOT / "bench" / "results").glob("*.json"):
         document = json.loads(source.read_text(encoding="utf-8"))
-        if source.stem == "speed-cases":
+        if source.stem == "speed-batch":
             for row in document["results"]:
                 row["median_ms"] *= 1.1
         (tmp_path / source.name).write_text(json.dumps(document), encoding="utf-8")
@@ -94,11 +94,11 @@ def test_a_changed_figure_would_be_seen(tables: ModuleType, tmp_path: Path, monk
 
 
 def test_empty_results_are_refused(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "speed-cases.json").write_text('{"results": []}', encoding="utf-8")
+    (tmp_path / "speed-batch.json").write_text('{"results": []}', encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="holds no results"):
         tables.TABLES["modes"]()
-    (tmp_path / "speed-cases.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
+    (tmp_path / "speed-batch.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no fp16 rows"):
         tables.chart()
 
@@ -113,7 +113,7 @@ def speed_row(mode: str, case: str = "en 5 s", batch: int = 1, **more: float) ->
 def newer(tables: ModuleType, folder: Path) -> None:
     """Result files with all that newer benchmarks measure, beside copies of the committed ones."""
     for source in (ROOT / "bench" / "results").glob("*.json"):
-        if "-32" not in source.stem and source.stem != "speed-cases":  # they go with the committed speed-batch.json
+        if not source.stem.startswith("speed-batch-"):  # they go with the committed speed-batch.json
             (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     stamped = json.loads((tables.RESULTS / "speed.json").read_text(encoding="utf-8"))
     rows = [
@@ -235,7 +235,7 @@ def test_batches_are_not_taken_for_single_texts(
     for name in ("modes", "cases"):
         shown = []
         for rows in (singles, [*singles, *eights]):
-            for file in ("speed", "speed-cases"):
+            for file in ("speed", "speed-batch", "speed-batch-bf16"):
                 (tmp_path / f"{file}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
             shown.append(tables.TABLES[name]())
         assert shown[0] == shown[1] != "Not measured yet.\n"
