@@ -250,9 +250,32 @@ def test_further_figures_are_taken_while_there_is_time() -> None:
     assert all(("lm_ms" in row) == (not row["case"].startswith("clone")) for row in rows)
     assert {entry["reason"] for entry in missing} == {"split and energy: no split"}
     clock = Clock()
-    rows, missing = grid(6.0, clock, two(clock), more=more)
+    rows, missing = grid(5.0, clock, two(clock), more=more)
     assert "lm_ms" not in rows[0]
     assert any("no time was left for split" in entry["reason"] for entry in missing)
+
+
+def test_rounds_leave_time_for_further_figures() -> None:
+    clock = Clock()
+
+    def more(runner: Any, cell: Any, keywords: Any) -> dict[str, Any]:
+        clock.now += 10.0
+        return {"lm_ms": 1.0}
+
+    def of(seconds: float) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        budget = Budget(seconds, clock)
+        speed.measure_cells(
+            two(clock), cells(True, [1, 8]), "fp16", 9, 0, budget, lambda made, _: rows.extend(made), more
+        )
+        assert budget.left > -20
+        return rows
+
+    rows = of(900.0)
+    assert len(rows) == 32
+    assert all("lm_ms" in row for row in rows)
+    assert {row["runs"] for row in rows if row["batch"] == 1} == {9, 18}
+    assert all(row["runs"] > 1 for row in rows)
 
 
 def test_the_journal_says_what_a_cut_off_run_did_not_reach(tmp_path: Path, tiny: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from omnivoice_triton.bench.harness import arguments, reference_voice
-from omnivoice_triton.bench.nvml import Joules, device_energy, joules_meanwhile, joules_per_utterance
+from omnivoice_triton.bench.nvml import LEAST_S, Joules, device_energy, joules_meanwhile, joules_per_utterance
 from omnivoice_triton.bench.result_rows import few_runs
 from omnivoice_triton.bench.speed_cases import FIVE_SECONDS, STEPS, Budget, Case, Cell, cases, cells
 from omnivoice_triton.bench.speed_journal import Journal, LeftOut, left_out
@@ -80,9 +80,11 @@ def measure_cells(
     """Every mode on every cell, as far as the budget goes; `keep` gets the rows of each, and what was left out.
 
     Args:
-        more: further figures of a mode on a cell, taken if two rounds' time is left for them.
+        more: further figures of a mode on a cell, taken if a round's time is left for them; rounds leave time for
+            those of all cells, each as long as the last one's.
     """
     round_s: dict[str, float] = {}
+    more_s = len(runners) * LEAST_S if more is not None else 0.0
     for number, cell in enumerate(wanted):
         least_s = 2 * round_s.get(cell.case, 0.0)  # first calls and one round, if a larger batch takes no longer
         if budget.left <= least_s:
@@ -91,7 +93,7 @@ def measure_cells(
             continue
         keywords = cell.request(voice)
         extra = runs if cell.name == FIVE_SECONDS else 0  # the case that everything is compared on
-        share_s = budget.share(wanted[number:])
+        share_s = budget.share(wanted[number:], apart_s=more_s)
         try:
             turns = take_turns(runners, keywords, runs + extra, warm, budget, share_s, allocated_mb, reference)
         except OutOfTime as error:
@@ -103,9 +105,10 @@ def measure_cells(
         round_s[cell.case] = turns.round_s
         rows: list[Row] = []
         missing = [{**left_out(cell, dtype, why, mode), "failed": True} for mode, why in turns.failed.items()]
+        began = budget.clock()
         for mode, figures in turns.rows.items():
             row = {"mode": mode, "case": cell.name, "dtype": dtype, "batch": cell.batch, **figures}
-            if more is not None and budget.left > 2 * turns.round_s:
+            if more is not None and budget.left > turns.round_s:
                 try:
                     row |= more(runners[mode], cell, keywords)
                 except InputError as error:  # its times stand
@@ -114,6 +117,7 @@ def measure_cells(
                 missing.append(left_out(cell, dtype, "no time was left for split and energy", mode))
             rows.append(row)
             print(f"{dtype} {mode:>12} {cell.name:>16}: {figures['median_ms']:8.1f} ms", file=sys.stderr, flush=True)
+        more_s = budget.clock() - began
         keep(rows, missing)
 
 

@@ -99,6 +99,11 @@ class Budget:
         """Seconds that are left; below 0 when more were taken."""
         return math.inf if self.seconds is None else self.seconds - (self.clock() - self._began)
 
-    def share(self, rest: Sequence[Cell]) -> float:
-        """What the first of these cells may take, if all of them are to have their part."""
-        return self.left * rest[0].weight / sum(cell.weight for cell in rest)
+    def share(self, rest: Sequence[Cell], apart_s: float = 0.0) -> float:
+        """What the first of these cells may take, if all of them are to have their part.
+
+        Args:
+            rest: this cell and those after it.
+            apart_s: seconds that each of them is to have besides, whatever its part.
+        """
+        return (self.left - apart_s * len(rest)) * rest[0].weight / sum(cell.weight for cell in rest)
