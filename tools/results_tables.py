@@ -76,10 +76,16 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def stamp(document: dict[str, Any], name: str, say: Say) -> str:
-    weights = f"; {document['checkpoint']} {say('weights')}" if "checkpoint" in document else ""
-    origin = f"`bench/results/{name}.json`"
-    return f"\n{device(document, say)}, {source(document)}{weights}. {say('Figures')}: {origin}.\n"
+def stamps(documents: dict[str, dict[str, Any]], say: Say) -> str:
+    """Where figures are from: a line for each device, day and versions, with its files."""
+    files: dict[str, list[str]] = {}
+    for name, document in documents.items():
+        weights = f"; {document['checkpoint']} {say('weights')}" if "checkpoint" in document else ""
+        files.setdefault(f"{device(document, say)}, {source(document)}{weights}", []).append(name)
+    return "".join(
+        f"\n{where}. {say('Figures')}: {', '.join(f'`bench/results/{name}.json`' for name in names)}.\n"
+        for where, names in files.items()
+    )
 
 
 def table(
@@ -106,16 +112,13 @@ def table(
         document = first if len(documents) == 1 else speed_tables.joined(list(documents.values()))
         head, rows, note = build(document, say)
         taken = {id(row) for row in document["results"]}
-        used = [name for name, each in documents.items() if any(id(row) in taken for row in each["results"])]
-        stamps = "".join(stamp(documents[name], name, say) for name in used)
-        return markdown(head, rows) + (f"\n{note}\n" if note else "") + stamps
+        used = {name: each for name, each in documents.items() if any(id(row) in taken for row in each["results"])}
+        return markdown(head, rows) + (f"\n{note}\n" if note else "") + stamps(used, say)
 
     return written
 
 
 TURBO = ("turbo-cases", "turbo", "turbo-rest")
-
-
 MODES = ("speed-batch", "speed-batch-bf16")
 
 
@@ -127,8 +130,7 @@ def five_seconds() -> dict[str, Any]:
 def modes(say: Say = in_english) -> str:
     """README's table."""
     head, rows, note = speed_tables.modes(five_seconds(), say)
-    stamps = "".join(stamp(load(name), name, say) for name in (*MODES, "speed"))
-    return markdown(head, rows) + f"\n{note}\n" + stamps
+    return markdown(head, rows) + f"\n{note}\n" + stamps({name: load(name) for name in (*MODES, "speed")}, say)
 
 
 def grid(dtype: str, suffix: str = "") -> Callable[[Say], str]:
