@@ -2,8 +2,8 @@
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
 # Stages: checks (tests, sanitizer, verify, smoke, demo-fp16, demo-bf16, samples, side by side; each of them is a stage
-# too), turbo-cases, turbo, turbo-rest, speed, batch, batch-32, kernels, peers, soak; by default checks and all after
-# it, in this order. From turbo-cases on nothing else should run on the GPU. Each command's log, exit code and seconds
+# too), turbo-cases, turbo, turbo-rest, speed, batch-1, batch-8, batch-32, batch-32-30s (each takes under ten minutes a
+# dtype), kernels, peers, soak; by default checks and all after it, in this order. From turbo-cases on nothing else should run on the GPU. Each command's log, exit code and seconds
 # are kept in OUT, and JSON is written as it grows: an interrupted run keeps what it has. JOBS is how many tests run at
 # once (default: 12). PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
 set -u
@@ -11,7 +11,8 @@ set -u
 out=$1
 shift
 CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
-REST="turbo-cases turbo turbo-rest speed batch batch-32 kernels peers soak"
+REST="turbo-cases turbo turbo-rest speed batch-1 batch-8 batch-32 batch-32-30s kernels peers soak"
+UP_TO_15_S=("en 5 s" "ko short" "en short" "zh short" "en 15 s" "clone 5 s" "design 5 s")
 [ $# -gt 0 ] || set -- checks $REST
 for stage; do
     case " checks $CHECKS $REST " in
@@ -62,6 +63,14 @@ each_dtype() {
     return "$good"
 }
 
+# batch SIZE RUNS STAGE ...: every mode on all cases, or on those of --cases, within BUDGET_S seconds a dtype
+batch() {
+    local size=$1 runs=$2 stage=$3
+    shift 3
+    each_dtype "$stage" "speed-$stage" omnivoice_triton.bench.speed --batch "$size" --runs "$runs" --no-memory \
+        --budget-s "${BUDGET_S:-800}" "$@"
+}
+
 for stage; do
     case $stage in
         checks) checks ;;
@@ -70,10 +79,10 @@ for stage; do
         turbo-rest) run turbo-rest "$py" -m omnivoice_triton.bench.turbo startup memory options --runs 9 \
             --json "$out/turbo-rest.json" ;;
         speed) run speed "$py" -m omnivoice_triton.bench.speed --only-5s --json "$out/speed.json" ;;
-        batch) each_dtype batch speed-batch omnivoice_triton.bench.speed --batch 1 8 --runs 5 --no-memory \
-            --budget-s "${BUDGET_S:-800}" ;;
-        batch-32) each_dtype batch-32 speed-batch-32 omnivoice_triton.bench.speed --batch 32 --runs 3 --no-memory \
-            --budget-s "${BUDGET_S:-800}" ;;
+        batch-1) batch 1 5 batch-1 ;;
+        batch-8) batch 8 5 batch-8 ;;
+        batch-32) batch 32 3 batch-32 --cases "${UP_TO_15_S[@]}" ;;
+        batch-32-30s) batch 32 3 batch-32-30s --cases "en 30 s" ;;
         kernels) each_dtype kernels kernels omnivoice_triton.bench.kernels ;;
         peers) run peers "$py" -m omnivoice_triton.bench.peers ${OLD_PACKAGE:+--old-package "$OLD_PACKAGE"} \
             --budget-s 420 --json "$out/peers.json" ;;

@@ -1,4 +1,4 @@
-"""The chart of `bench/results/speed-batch.json`, as an SVG; `results_tables` writes it."""
+"""The chart of `bench/results/speed-batch-1.json`, as an SVG; `results_tables` writes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chart(document: dict[str, Any], say: Say) -> str:
     rows = [r for r in document["results"] if r["case"] == FIVE_SECONDS and r["dtype"] == "fp16"]
     rows = [r for r in rows if r.get("batch", 1) == 1]
     if not rows:
-        raise SystemExit(f"bench/results/speed-batch.json holds no fp16 rows of {FIVE_SECONDS!r}")
+        raise SystemExit(f"bench/results/speed-batch-1.json holds no fp16 rows of {FIVE_SECONDS!r}")
     scale = (_WIDTH - _LEFT - _RIGHT) / max(r["p95_ms"] for r in rows)
     height = _TOP + len(rows) * _ROW + 34
     title = say("Time of a 5 s utterance")

@@ -119,7 +119,8 @@ def table(
 
 
 TURBO = ("turbo-cases", "turbo", "turbo-rest")
-MODES = ("speed-batch", "speed-batch-bf16")
+MODES = ("speed-batch-1", "speed-batch-1-bf16")
+BATCHES = ("speed-batch-1", "speed-batch-8", "speed-batch-32", "speed-batch-32-30s")
 
 
 def five_seconds() -> dict[str, Any]:
@@ -134,15 +135,14 @@ def modes(say: Say = in_english) -> str:
 
 
 def grid(dtype: str, suffix: str = "") -> Callable[[Say], str]:
-    """Times real time in batches; what the newest runs had no time for comes from earlier ones."""
-    runs = [f"speed-batch{suffix}", f"speed-batch-32{suffix}"]
-    return table(*runs, *(f"{run}-earlier" for run in runs), build=partial(speed_tables.grid, dtype=dtype))
+    """Times real time in batches."""
+    return table(*(f"{name}{suffix}" for name in BATCHES), build=partial(speed_tables.grid, dtype=dtype))
 
 
 TABLES: dict[str, Callable[[Say], str]] = {
     "modes": modes,
-    "cases": table("speed-batch", build=speed_tables.cases),
-    "batch": table("speed-batch", "speed-batch-32", build=speed_tables.batch),
+    "cases": table("speed-batch-1", build=speed_tables.cases),
+    "batch": table(*BATCHES[:3], build=speed_tables.batch),
     "grid": grid("fp16"),
     "grid-bf16": grid("bf16", "-bf16"),
     "peers": table("peers", build=speed_tables.peers),
@@ -163,7 +163,7 @@ TABLES: dict[str, Callable[[Say], str]] = {
 
 def chart(say: Say = in_english) -> str:
     """The chart of modes."""
-    return modes_chart.chart(load("speed-batch"), say)
+    return modes_chart.chart(load("speed-batch-1"), say)
 
 
 def render(page: str) -> str:

@@ -52,10 +52,14 @@ def test_every_stage_runs_by_default(tmp_path: Path) -> None:
         "turbo",
         "turbo-rest",
         "speed",
-        "batch",
-        "batch-bf16",
+        "batch-1",
+        "batch-1-bf16",
+        "batch-8",
+        "batch-8-bf16",
         "batch-32",
         "batch-32-bf16",
+        "batch-32-30s",
+        "batch-32-30s-bf16",
         "kernels",
         "kernels-bf16",
         "peers",
@@ -71,16 +75,13 @@ def test_it_makes_what_the_tables_read(tmp_path: Path) -> None:
     made = {Path(path).stem for call in calls for path in re.findall(r"--(?:json |results=)(\S+)", call)}
     source = (SCRIPT.parent / "results_tables.py").read_text()
     places = re.findall(
-        r"\btable\(([^()]*?)build=|\bload\(([^()]*)\)|^(?:TURBO|MODES) = \((.*)\)", source, re.MULTILINE
+        r"\btable\(([^()]*?)build=|\bload\(([^()]*)\)|^(?:TURBO|MODES|BATCHES) = \((.*)\)", source, re.MULTILINE
     )
     read = {name for place in places for name in re.findall(r'"([\w-]+)"', "".join(place))}
     assert len(read) >= 10
     assert read <= made
-    # The demo voice's are its own tools'; `-earlier` is a run of the same name that left out less.
-    committed = {
-        path.stem.removesuffix("-earlier") for path in (SCRIPT.parents[1] / "bench" / "results").glob("*.json")
-    }
-    assert {name for name in committed if not name.startswith("demo_voice")} <= made
+    committed = {path.stem for path in (SCRIPT.parents[1] / "bench" / "results").glob("*.json")}
+    assert {name for name in committed if not name.startswith("demo_voice")} <= made  # the voice's are its own tools'
 
 
 @pytest.mark.parametrize("bad", ["bench.soak", "sanitize"])

@@ -34,7 +34,7 @@ def test_docs_say_what_the_json_says(tables: ModuleType) -> None:
 
 
 def test_charts_say_what_the_json_says(tables: ModuleType) -> None:
-    rows = json.loads((tables.RESULTS / "speed-batch.json").read_text(encoding="utf-8"))["results"]
+    rows = json.loads((tables.RESULTS / "speed-batch-1.json").read_text(encoding="utf-8"))["results"]
     wanted = [r for r in rows if r["case"] == tables.speed_tables.FIVE_SECONDS and r["dtype"] == "fp16"]
     for page in tables.CHARTS:
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def test_a_text_without_translation_is_refused(tables: ModuleType, monkeypatch: 
 def test_a_changed_figure_would_be_seen(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for source in (ROOT / "bench" / "results").glob("*.json"):
         document = json.loads(source.read_text(encoding="utf-8"))
-        if source.stem == "speed-batch":
+        if source.stem == "speed-batch-1":
             for row in document["results"]:
                 row["median_ms"] *= 1.1
         (tmp_path / source.name).write_text(json.dumps(document), encoding="utf-8")
@@ -94,11 +94,11 @@ def test_a_changed_figure_would_be_seen(tables: ModuleType, tmp_path: Path, monk
 
 
 def test_empty_results_are_refused(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "speed-batch.json").write_text('{"results": []}', encoding="utf-8")
+    (tmp_path / "speed-batch-1.json").write_text('{"results": []}', encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="holds no results"):
         tables.TABLES["modes"]()
-    (tmp_path / "speed-batch.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
+    (tmp_path / "speed-batch-1.json").write_text('{"results": [{"case": "other", "dtype": "fp16"}]}', encoding="utf-8")
     with pytest.raises(SystemExit, match="holds no fp16 rows"):
         tables.chart()
 
@@ -113,7 +113,7 @@ def speed_row(mode: str, case: str = "en 5 s", batch: int = 1, **more: float) ->
 def newer(tables: ModuleType, folder: Path) -> None:
     """Result files with all that newer benchmarks measure, beside copies of the committed ones."""
     for source in (ROOT / "bench" / "results").glob("*.json"):
-        if not source.stem.startswith("speed-batch-"):  # they go with the committed speed-batch.json
+        if not source.stem.startswith("speed-batch-"):  # one of its own instead
             (folder / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     stamped = json.loads((tables.RESULTS / "speed.json").read_text(encoding="utf-8"))
     rows = [
@@ -122,7 +122,7 @@ def newer(tables: ModuleType, folder: Path) -> None:
         speed_row("turbo", "en 30 s", 8),
     ]
     left = [{"case": "en 30 s x 32", "batch": 32, "dtype": "fp16", "reason": "no time was left", "mode": "hybrid"}]
-    (folder / "speed-batch.json").write_text(json.dumps({**stamped, "results": rows, "not_measured": left}))
+    (folder / "speed-batch-1.json").write_text(json.dumps({**stamped, "results": rows, "not_measured": left}))
     missing = [{"path": "upstream-flashinfer", "dtype": "fp16", "reason": "omnivoice 0.2.1 has none"}]
     peers = {**stamped, "kind": "peers", "not_available": missing, "results": [speed_row("torch-compile", batch=8)]}
     (folder / "peers.json").write_text(json.dumps(peers))
@@ -235,7 +235,7 @@ def test_batches_are_not_taken_for_single_texts(
     for name in ("modes", "cases"):
         shown = []
         for rows in (singles, [*singles, *eights]):
-            for file in ("speed", "speed-batch", "speed-batch-bf16"):
+            for file in ("speed", "speed-batch-1", "speed-batch-1-bf16"):
                 (tmp_path / f"{file}.json").write_text(json.dumps({**document, "results": rows}), encoding="utf-8")
             shown.append(tables.TABLES[name]())
         assert shown[0] == shown[1] != "Not measured yet.\n"
@@ -246,7 +246,7 @@ def test_what_one_run_left_out_may_come_from_another(
 ) -> None:
     newer(tables, tmp_path)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    path = tmp_path / "speed-batch.json"
+    path = tmp_path / "speed-batch-1.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     cells = [{"case": f"en {s} s x 32", "batch": 32, "dtype": "fp16", "reason": "no time was left"} for s in (15, 30)]
     path.write_text(json.dumps({**document, "not_measured": cells}), encoding="utf-8")
@@ -257,7 +257,7 @@ def test_what_one_run_left_out_may_come_from_another(
     assert "777.0x" in table
     assert "888.0x" not in table, "what the first has measured stays"
     assert "Left out, with the reason in the JSON: fp16 en 30 s x 32." in table
-    assert "`bench/results/speed-batch.json`" in table
+    assert "`bench/results/speed-batch-1.json`" in table
     assert "`bench/results/speed-batch-32.json`" in table
 
 
@@ -315,7 +315,7 @@ def test_a_split_that_was_left_out_leaves_no_hole_in_the_grid(
 ) -> None:
     newer(tables, tmp_path)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    path = tmp_path / "speed-batch.json"
+    path = tmp_path / "speed-batch-1.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     split = {"case": "en 30 s x 8", "batch": 8, "dtype": "fp16", "reason": "no time for split", "mode": "turbo"}
     other = {**split, "dtype": "bf16", "case": "en 15 s x 8"}
@@ -327,12 +327,12 @@ def test_a_split_that_was_left_out_leaves_no_hole_in_the_grid(
 def test_bf16_has_a_grid_of_its_own(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newer(tables, tmp_path)
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    document = json.loads((tmp_path / "speed-batch.json").read_text(encoding="utf-8"))
+    document = json.loads((tmp_path / "speed-batch-1.json").read_text(encoding="utf-8"))
     rows = [
         {**speed_row("turbo", "en 15 s", 1, speed_x=speed), "dtype": d} for d, speed in (("fp16", 11.0), ("bf16", 22.0))
     ]
     missing = [{"case": "en 30 s x 8", "batch": 8, "dtype": d, "reason": "no time was left"} for d in ("fp16", "bf16")]
-    path = tmp_path / "speed-batch-bf16.json"
+    path = tmp_path / "speed-batch-1-bf16.json"
     path.write_text(json.dumps({**document, "results": rows, "not_measured": missing}), encoding="utf-8")
     table = tables.TABLES["grid-bf16"]()
     assert "22.0x" in table
