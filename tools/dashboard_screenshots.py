@@ -19,6 +19,16 @@ OVERVIEW, INFERENCE, BENCHMARKS, VERIFICATION, SAMPLES = range(5)
 MOST_BYTES = 300_000
 ESCAPE = "\ue00c"
 """Keys by their WebDriver code points."""
+GLYPHS = """
+const drawn = [...arguments[0]].map((letter) => {
+    const canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
+    pen.font = "40px sans-serif";
+    pen.fillText(letter, 0, 40);
+    return canvas.toDataURL();
+});
+return new Set(drawn).size == drawn.length;
+"""
+"""Whether each letter looks different: those that no font has are the same empty box."""
 VERIFIED_S = 300.0
 """Most that all three tiers may take on a CPU: 45 s on two cores."""
 
@@ -50,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with dashboard(*flags) as address, browser(WIDTH, 1000) as window:
         visit = Visit(window, address)
+        if not window.run(GLYPHS, "한국어语言"):
+            raise RuntimeError("the browser has no font for Korean or Chinese (Debian: fonts-noto-cjk)")
         take(visit, path("overview"), 895)
         visit.tab(INFERENCE)
         for _ in range(2):  # the second time is without the loading of the models

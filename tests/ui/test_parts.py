@@ -109,13 +109,23 @@ def test_the_fullest_file_comes_first() -> None:
 
     documents = {
         "kernels": {"kind": "kernels", "results": [{"dtype": "fp16"}]},
+        "batch": speed("fp16", "a b c d"),
         "batch-bf16": speed("bf16", "a b c d"),
         "cases": speed("fp16 bf16", "a b c"),
         "one": speed("fp16 bf16", "a"),
         "tests": {"kind": "tests", "results": []},
     }
-    assert files.by_content(documents)[:3] == ["cases", "one", "batch-bf16"]
+    assert files.by_content(documents)[:4] == ["cases", "batch", "batch-bf16", "one"]
     assert "tests" not in files.by_content(documents)
+
+
+def test_a_folders_files_are_in_the_order_of_their_names(tmp_path: Path) -> None:
+    good = (Path(__file__).parents[2] / "bench" / "results" / "speed.json").read_bytes()
+    for name in ("speed-bf16", "speed", "own/mine"):
+        path = tmp_path / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(good)
+    assert list(files.load_folder(str(tmp_path))[0]) == ["speed", "speed-bf16", "own/mine"]
 
 
 def test_turbos_variants_are_charts_of_their_own() -> None:

@@ -101,12 +101,17 @@ def _try_out(document: Document) -> None:
         raise ValueError(f"damaged: {what} is missing or not of the kind it should be") from error
 
 
+def _by_stem(folder: Path) -> list[Path]:
+    """Its JSON files, `speed.json` before `speed-bf16.json`."""
+    return sorted(folder.glob("*.json"), key=lambda path: path.stem)
+
+
 def load_folder(folder: str) -> tuple[dict[str, Document], list[tuple[str, str]]]:
     """Result files by name, and (name, reason) of those that can't be used; those in the folder's `own` come last."""
     found: dict[str, Document] = {}
     unusable: list[tuple[str, str]] = []
     if folder and Path(folder).is_dir():
-        for path in (*sorted(Path(folder).glob("*.json")), *sorted(Path(folder, OWN).glob("*.json"))):
+        for path in (*_by_stem(Path(folder)), *_by_stem(Path(folder, OWN))):
             name = path.relative_to(folder)
             try:
                 found[name.with_suffix("").as_posix()] = parse(path.read_bytes())
@@ -268,13 +273,13 @@ def turbo_rows(document: Mapping[str, Any], dtype: str, part: str) -> list[Row]:
 
 
 def by_content(documents: Mapping[str, Any]) -> list[str]:
-    """Names of the files that charts are drawn of: by kind, of each the one with most precisions and cases first."""
+    """Names of the files that charts are drawn of: by kind, of each the one with most cases of a precision first."""
 
-    def rank(name: str) -> tuple[int, int, int]:
+    def rank(name: str) -> tuple[int, int]:
         document = documents[name]
         results = document["results"]
-        cases = {str(row.get("case")) for row in (results if isinstance(results, list) else [])}
-        return DRAWN.index(document["kind"]), -len(dtypes_of(document)), -len(cases)
+        rows = results if isinstance(results, list) else []
+        return DRAWN.index(document["kind"]), -len({(str(row.get("dtype")), str(row.get("case"))) for row in rows})
 
     return sorted((name for name, document in documents.items() if document["kind"] in DRAWN), key=rank)
 
