@@ -2,12 +2,13 @@
 # The evidence under bench/results, made anew on one GPU: tools/evidence.sh OUT [STAGE ...]
 #
 # Stages: checks (tests, sanitizer, verify, smoke, demo-fp16, demo-bf16, samples, side by side; each of them is a stage
-# too), turbo-cases, turbo, turbo-rest, speed, batch-1, batch-8, batch-32, batch-32-30s (each takes under ten minutes a
-# dtype), kernels, peers, soak; by default checks and all after it, in this order. From turbo-cases on nothing else should run on the GPU. Each command's log, exit code and seconds
-# are kept in OUT, and JSON is written as it grows: an interrupted run keeps what it has. JOBS is how many tests run at
-# once (default: 12). PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES chooses the GPU.
+# too), turbo-cases, turbo, turbo-rest, speed, batch-1, batch-8, batch-32, batch-32-30s, kernels, peers, soak; by default
+# checks and all after it, in this order. From turbo-cases on nothing else should run on the GPU. Each command's log, exit
+# code and seconds are kept in OUT, and JSON is written as it grows: an interrupted run keeps what it has. JOBS is how
+# many tests run at once (default: 12). PY names the Python that has torch (default: python3); CUDA_VISIBLE_DEVICES
+# chooses the GPU.
 set -u
-[ $# -ge 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 out=$1
 shift
 CHECKS="sanitizer verify smoke demo-fp16 demo-bf16 samples tests"
