@@ -12,6 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from omnivoice_triton.bench.speed_cases import cells
+from omnivoice_triton.config import MODES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,6 +34,32 @@ def test_docs_say_what_the_json_says(tables: ModuleType) -> None:
         assert "<!-- table: " in text
         assert tables.render(page) == text, f"{page} is stale: python tools/results_tables.py"
     assert tables.main(["--check"]) == 0
+
+
+def test_the_committed_grid_has_no_hole(tables: ModuleType) -> None:
+    """Every mode on every case in every batch, in both precisions, once, with what the docs say is measured."""
+    figures = [
+        "median_ms",
+        "cold_ms",
+        "steps_per_s",
+        "rtf",
+        "speed_x",
+        "lm_ms",
+        "codec_ms",
+        "post_ms",
+        "call_peak_mb",
+        "joules_per_utterance",
+    ]
+    found: list[tuple[str, ...]] = []
+    for name in (f"{name}{suffix}" for name in tables.BATCHES for suffix in ("", "-bf16")):
+        rows = json.loads((tables.RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"]
+        assert not [row for row in rows if not all(row.get(figure, 0) > 0 for figure in figures)], name
+        found += [(row["mode"], row["case"], row["dtype"]) for row in rows]
+    wanted = {
+        (mode, cell.name, dtype) for cell in cells(True, (1, 8, 32)) for mode in MODES for dtype in ("fp16", "bf16")
+    }
+    assert len(found) == len(wanted) == 336
+    assert set(found) == wanted
 
 
 def test_charts_say_what_the_json_says(tables: ModuleType) -> None:
