@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
-from omnivoice_triton.ui import charts, files
+from omnivoice_triton.ui import charts, figures, files, verdicts
 from tests.ui.test_app import speed_results
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
@@ -50,20 +50,20 @@ def spoilt(document: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 def draw(document: dict[str, Any]) -> None:
     """Everything that the page takes out of a file that it accepts."""
     files.device_of(document), files.date_of(document), files.flat_rows(document)
-    dtypes = files.dtypes_of(document)
-    if document["kind"] in files.VERDICTS:
-        files.verdict_of(document)
-    if document["kind"] not in files.DRAWN:
+    dtypes = figures.dtypes_of(document)
+    if document["kind"] in verdicts.VERDICTS:
+        verdicts.verdict_of(document)
+    if document["kind"] not in figures.DRAWN:
         return
-    for dtype, metric in product(dtypes, files.metrics_of(document)):
-        rows = files.latency_rows(document, dtype, metric)
+    for dtype, metric in product(dtypes, figures.metrics_of(document)):
+        rows = figures.latency_rows(document, dtype, metric)
         charts.bars([charts.Bars("x", rows, row["mode"]) for row in rows[:1]], "case", "ms")
-    for dtype, measure in product(dtypes, files.kernel_measures(document)):
-        sum(row["median"] + row["rows"] for row in files.kernel_rows(document, dtype, measure))
+    for dtype, measure in product(dtypes, figures.kernel_measures(document)):
+        sum(row["median"] + row["rows"] for row in figures.kernel_rows(document, dtype, measure))
     for dtype in dtypes:
-        charts.curves(files.throughput_curves(document, dtype), "batch", "s")
-        for part in files.TURBO_PARTS:
-            charts.bars([charts.Bars("x", files.turbo_rows(document, dtype, part), "turbo")], "name", "")
+        charts.curves(figures.throughput_curves(document, dtype), "batch", "s")
+        for part in figures.TURBO_PARTS:
+            charts.bars([charts.Bars("x", figures.turbo_rows(document, dtype, part), "turbo")], "name", "")
     files.gaps_of(document, "not_available"), files.gaps_of(document, "not_measured")
 
 

@@ -27,7 +27,7 @@ import soundfile
 import omnivoice_triton
 from omnivoice_triton import InputError
 from omnivoice_triton.cli import main, ui
-from omnivoice_triton.ui import charts, commands, files, samples, spoken, tables, words
+from omnivoice_triton.ui import charts, commands, figures, files, samples, spoken, tables, verdicts, words
 from omnivoice_triton.ui.runners import Runners, captures, read_upload
 
 UI = Path(omnivoice_triton.__file__).parent / "ui"
@@ -98,9 +98,9 @@ def test_turbo_files_can_be_drawn() -> None:
     cell = {"part": "throughput", "dtype": "fp16", "length_s": 5.0, "mode": "turbo"}
     case = {"part": "cases", "dtype": "fp16", "mode": "turbo", "case": "en", "median_ms": 2.0, "p5_ms": 1, "p95_ms": 3}
     document = {"results": [case, *({**cell, "batch": b, "audio_s_per_s": 100.0 * b} for b in (1, 8))]}
-    assert files.throughput_curves(document, "fp16") == {"5 s": ([1, 8], [100.0, 800.0])}
-    assert [row["median"] for row in files.latency_rows(document, "fp16")] == [2.0]
-    assert files.latency_rows(document, "bf16") == []
+    assert figures.throughput_curves(document, "fp16") == {"5 s": ([1, 8], [100.0, 800.0])}
+    assert [row["median"] for row in figures.latency_rows(document, "fp16")] == [2.0]
+    assert figures.latency_rows(document, "bf16") == []
 
 
 def test_the_fullest_file_comes_first() -> None:
@@ -115,8 +115,8 @@ def test_the_fullest_file_comes_first() -> None:
         "one": speed("fp16 bf16", "a"),
         "tests": {"kind": "tests", "results": []},
     }
-    assert files.by_content(documents)[:4] == ["cases", "batch", "batch-bf16", "one"]
-    assert "tests" not in files.by_content(documents)
+    assert figures.by_content(documents)[:4] == ["cases", "batch", "batch-bf16", "one"]
+    assert "tests" not in figures.by_content(documents)
 
 
 def test_a_folders_files_are_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -135,30 +135,30 @@ def test_turbos_variants_are_charts_of_their_own() -> None:
     start = {**base, "part": "startup", "variant": "as installed", "load_s": 2.0, "imports_s": 3.0, "total_s": 5.0}
     memory = {**base, "part": "memory", "variant": "default", "peak_vram_mb": 1800.0}
     document = {"results": [case, option, {**option, "dtype": "bf16"}, start, memory]}
-    assert len(files.latency_rows(document, "fp16")) == 1, "an option's bar would lie over the case's"
-    assert files.metrics_of(document) == ["median_ms"]
-    assert files.turbo_rows(document, "fp16", "options") == [
+    assert len(figures.latency_rows(document, "fp16")) == 1, "an option's bar would lie over the case's"
+    assert figures.metrics_of(document) == ["median_ms"]
+    assert figures.turbo_rows(document, "fp16", "options") == [
         {"name": "FP8", "case": "en", "median": 0.8, "p5": 0.7, "p95": 0.9}
     ]
-    assert [(row["name"], row["case"], row["median"]) for row in files.turbo_rows(document, "fp16", "startup")] == [
+    assert [(row["name"], row["case"], row["median"]) for row in figures.turbo_rows(document, "fp16", "startup")] == [
         ("imports", "as installed", 3.0),
         ("load", "as installed", 2.0),
     ]
-    assert [row["median"] for row in files.turbo_rows(document, "fp16", "memory")] == [1800.0]
-    assert files.turbo_rows(document, "bf16", "memory") == []
-    with pytest.raises(files.Damaged, match="ratio_p5"):
-        files.turbo_rows({"results": [{**option, "ratio_p5": "low"}]}, "fp16", "options")
+    assert [row["median"] for row in figures.turbo_rows(document, "fp16", "memory")] == [1800.0]
+    assert figures.turbo_rows(document, "bf16", "memory") == []
+    with pytest.raises(figures.Damaged, match="ratio_p5"):
+        figures.turbo_rows({"results": [{**option, "ratio_p5": "low"}]}, "fp16", "options")
 
 
 def test_kernels_lie_at_the_rows_of_the_call() -> None:
     def rows(**said: Any) -> list[int]:
         row = {"kernel": "k", "dtype": "float16", "speedup": {"graph": 2.0}, **said}
-        return [found["rows"] for found in files.kernel_rows({"results": [row]}, "float16", ("speedup", "graph"))]
+        return [found["rows"] for found in figures.kernel_rows({"results": [row]}, "float16", ("speedup", "graph"))]
 
     assert rows(rows=290, shape={"batch": 1, "channels": 32, "samples": 120_000}) == [290]  # Snake has none of its own
     assert rows(rows=290, shape={"batch": 2, "rows": 165}) == [290]  # padded: 330
     assert rows(shape={"batch": 2, "rows": 165}) == [330]  # an older file
-    with pytest.raises(files.Damaged, match="rows"):
+    with pytest.raises(figures.Damaged, match="rows"):
         rows(rows="many", shape={})
 
 
@@ -296,7 +296,7 @@ def test_an_upload_may_have_any_name(name: str) -> None:
     ],
 )
 def test_verdicts_are_of_all_that_a_file_says(document: dict[str, Any], verdict: tuple[bool, int, int]) -> None:
-    assert files.verdict_of(document) == verdict
+    assert verdicts.verdict_of(document) == verdict
 
 
 def test_bars_of_few_runs_have_no_spread() -> None:
@@ -304,15 +304,15 @@ def test_bars_of_few_runs_have_no_spread() -> None:
         times = {"median_ms": 2.0, "p5_ms": 1.0, "p95_ms": 3.0, "runs": runs}
         return {"mode": mode, "case": f"of {runs}", "dtype": "fp16", **times}
 
-    rows = files.latency_rows({"results": [row("base", 9), row("base", 2)]}, "fp16")
+    rows = figures.latency_rows({"results": [row("base", 9), row("base", 2)]}, "fp16")
     (bar,) = charts.bars([charts.Bars("", rows, "base")], "case", "").data
     assert list(bar.error_y.array) == [1.0, None]
-    assert files.few_runs({"results": [row("base", 9), row("base", 2)]}, "fp16", ["of 9"]) == (0, 1)
+    assert figures.few_runs({"results": [row("base", 9), row("base", 2)]}, "fp16", ["of 9"]) == (0, 1)
 
 
 def test_a_number_without_end_is_damage() -> None:
-    with pytest.raises(files.Damaged, match="x"):
-        files.number({"x": 10**400}, "x")
+    with pytest.raises(figures.Damaged, match="x"):
+        figures.number({"x": 10**400}, "x")
 
 
 def test_the_least_recently_used_runner_goes() -> None:
@@ -432,7 +432,7 @@ def test_a_comparison_through_the_command_line(tmp_path: Path) -> None:
 def test_times_of_few_runs_are_counted() -> None:
     from omnivoice_triton.bench.result_rows import FEWEST_RUNS
 
-    assert files.FEWEST_RUNS == FEWEST_RUNS
+    assert figures.FEWEST_RUNS == FEWEST_RUNS
     rows = [{"case": "a", "dtype": "fp16", "runs": runs} for runs in (1, 4, 5, 9)]
     rows += [{"case": "a", "dtype": "bf16", "runs": 1}, {"part": "options", "case": "a", "dtype": "fp16", "runs": 1}]
-    assert files.few_runs({"results": rows}, "fp16") == (2, 4)
+    assert figures.few_runs({"results": rows}, "fp16") == (2, 4)

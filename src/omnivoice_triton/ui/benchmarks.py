@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from omnivoice_triton.ui import charts, commands, files, tables
+from omnivoice_triton.ui import charts, commands, figures, files, tables, verdicts
 from omnivoice_triton.ui.state import Page
 
 
@@ -28,7 +28,7 @@ def draw(page: Page) -> None:
     if not documents:
         st.info(words("no_results"))
         return
-    drawable = files.by_content(documents) or list(documents)
+    drawable = figures.by_content(documents) or list(documents)
     before = st.session_state.get("result-files")
     if before and not set(before) & set(documents):
         del st.session_state["result-files"]  # another folder: its first file, rather than nothing
@@ -63,8 +63,8 @@ def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
         parts = [files.device_of(document), files.date_of(document), str(document.get("checkpoint") or "")]
         said = tables.escaped(", ".join(part for part in parts if part))
         st.caption(f"{tables.escaped(name)}: {said}")
-    dtypes = list(dict.fromkeys(dtype for document in documents.values() for dtype in files.dtypes_of(document)))
-    drawn = kind in files.DRAWN
+    dtypes = list(dict.fromkeys(dtype for document in documents.values() for dtype in figures.dtypes_of(document)))
+    drawn = kind in figures.DRAWN
     dtype = st.radio(words("precision"), dtypes, horizontal=True, key=f"dtype-{kind}") if drawn and dtypes else ""
     if kind == "kernels":
         _kernels(page, documents, dtype)
@@ -78,7 +78,7 @@ def _draw_kind(page: Page, kind: str, documents: dict[str, Any]) -> None:
         for name, document in documents.items():
             st.caption(tables.escaped(name))
             _gaps(page, document, "measured")
-            for failure in files.failures_of(document):
+            for failure in verdicts.failures_of(document):
                 st.caption(f":red[✘ {tables.escaped(failure)}]")
             st.dataframe(files.flat_rows(document), hide_index=True, width="stretch", key=f"figures-{name}")
 
@@ -92,13 +92,13 @@ def _gaps(page: Page, document: dict[str, Any], what: str) -> None:
 
 def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> None:
     words = page.words
-    metrics = [metric for metric in files.METRICS if any(metric in files.metrics_of(d) for d in documents.values())]
+    metrics = [metric for metric in figures.METRICS if any(metric in figures.metrics_of(d) for d in documents.values())]
     if metrics:
         left, right = st.columns([1, 2])
         metric = left.selectbox(
             words("figure"), metrics, format_func=lambda name: words(f"metric_{name}"), key=page.key(f"metric-{kind}")
         )
-        found = {name: files.latency_rows(document, dtype, metric) for name, document in documents.items()}
+        found = {name: figures.latency_rows(document, dtype, metric) for name, document in documents.items()}
         cases = list(dict.fromkeys(row["case"] for rows in found.values() for row in rows))
         picked = right.multiselect(
             words("cases"), cases, default=cases[:4], key=f"cases-{kind}-{dtype}-{'-'.join(documents)}"
@@ -113,11 +113,11 @@ def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> No
         for name, document in documents.items():
             if not found[name]:
                 st.caption(words("nothing_in", name=tables.escaped(name), dtype=dtype))
-            few, all_of_them = files.few_runs(document, dtype, picked) if metric == "median_ms" else (0, 0)
+            few, all_of_them = figures.few_runs(document, dtype, picked) if metric == "median_ms" else (0, 0)
             if few:
                 st.caption(f"{tables.escaped(name)}: {words('few_runs_drawn', n=few, all=all_of_them)}")
     for name, document in documents.items():
-        curves = files.throughput_curves(document, dtype)
+        curves = figures.throughput_curves(document, dtype)
         if curves:
             st.caption(tables.escaped(_series(documents, name)))
             st.plotly_chart(charts.curves(curves, words("batch"), words("throughput")), key=f"throughput-{name}")
@@ -126,10 +126,10 @@ def _latency(page: Page, documents: dict[str, Any], dtype: str, kind: str) -> No
 
 def _turbo(page: Page, documents: dict[str, Any], dtype: str) -> None:
     """What turbo's options, memory and start cost, of files that say it."""
-    for part in files.TURBO_PARTS:
+    for part in figures.TURBO_PARTS:
         series = []
         for number, (name, document) in enumerate(documents.items()):
-            rows = files.turbo_rows(document, dtype, part)
+            rows = figures.turbo_rows(document, dtype, part)
             for place, case in enumerate(dict.fromkeys(row["case"] for row in rows)):
                 label = ", ".join(filter(None, (case, _series(documents, name) if len(documents) > 1 else "")))
                 shade = charts.COLOURS[(place + 1) % len(charts.COLOURS)]
@@ -142,7 +142,7 @@ def _turbo(page: Page, documents: dict[str, Any], dtype: str) -> None:
 
 def _kernels(page: Page, documents: dict[str, Any], dtype: str) -> None:
     words = page.words
-    measures = list(dict.fromkeys(m for document in documents.values() for m in files.kernel_measures(document)))
+    measures = list(dict.fromkeys(m for document in documents.values() for m in figures.kernel_measures(document)))
     if not measures:
         st.info(words("nothing_to_draw", kind="kernels"))
         return
@@ -160,7 +160,7 @@ def _kernels(page: Page, documents: dict[str, Any], dtype: str) -> None:
     )
     clocks = [clock for name, clock in measures if name == figure]
     clock = left.radio(words("clock"), clocks, horizontal=True, help=words("clock_help"), key="clock")
-    found = {name: files.kernel_rows(document, dtype, (figure, clock)) for name, document in documents.items()}
+    found = {name: figures.kernel_rows(document, dtype, (figure, clock)) for name, document in documents.items()}
     kernels = list(dict.fromkeys(row["kernel"] for rows in found.values() for row in rows))
     # None is all of them: two dozen names would hide each other.
     picked = right.multiselect(words("kernels"), kernels, placeholder=words("all"), key=page.key("kernels")) or kernels

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from omnivoice_triton.config import MODES
-from omnivoice_triton.ui import files, tables
+from omnivoice_triton.ui import figures, files, tables
 from omnivoice_triton.ui.state import Page
 from omnivoice_triton.ui.words import LANGUAGES
 
@@ -127,7 +127,7 @@ def _about(page: Page, document: dict[str, Any], entries: list[dict[str, Any]]) 
     if isinstance(environment, dict):
         try:
             on = "CPU" if str(document.get("device")) == "cpu" else files.device_of(document)
-        except (KeyError, TypeError, AttributeError, files.Damaged):
+        except (KeyError, TypeError, AttributeError, figures.Damaged):
             on = "?"
         st.caption(
             words(
@@ -185,7 +185,7 @@ def _player(page: Page, entry: dict[str, Any]) -> None:
 def _figure(entry: dict[str, Any], key: str, most: float = 1e9) -> float | None:
     """A figure from 0 to `most`; anything else is none."""
     try:
-        value = files.number(entry, key)
-    except files.Damaged:
+        value = figures.number(entry, key)
+    except figures.Damaged:
         return None
     return value if 0 <= value <= most else None

@@ -11,7 +11,7 @@ import streamlit as st
 
 from omnivoice_triton.checkpoint.resolve import MODEL_VARIABLE
 from omnivoice_triton.config import MODES
-from omnivoice_triton.ui import commands, files, tables
+from omnivoice_triton.ui import commands, files, tables, verdicts
 from omnivoice_triton.ui.state import DEMO_WEIGHTS, Page, keep, kept
 
 TIERS = (1, 2, 3)
@@ -48,9 +48,9 @@ def draw(page: Page) -> None:
     documents, unusable = files.load_folder(page.results)
     for name, why in unusable:
         st.error(tables.escaped(words("bad_results", name=name, why=page.remark(why))))
-    judged = [(name, document) for name, document in documents.items() if document["kind"] in files.VERDICTS]
+    judged = [(name, document) for name, document in documents.items() if document["kind"] in verdicts.VERDICTS]
     # Whole verifications first, and of a kind the one with the most checks.
-    judged.sort(key=lambda one: (files.VERDICTS.index(one[1]["kind"]), -files.verdict_of(one[1])[1]))
+    judged.sort(key=lambda one: (verdicts.VERDICTS.index(one[1]["kind"]), -verdicts.verdict_of(one[1])[1]))
     for name, document in judged:
         _committed(page, name, document)
 
@@ -107,7 +107,7 @@ def _cards(page: Page, tiers: list[dict[str, Any]], name: str) -> None:
             figures[1].metric(words("failed"), tier["failed"])
             figures[2].metric(words("time"), f"{tier['seconds']:.0f} s")
             st.caption(tables.escaped(page.remark(tier["what"])))
-            if modes := files.modes_of(tier):
+            if modes := verdicts.modes_of(tier):
                 left_out = [mode for mode in MODES if mode not in modes]
                 st.caption(tables.escaped(words("modes_run", modes=", ".join(modes))))
                 if left_out:
@@ -129,11 +129,11 @@ def _cards(page: Page, tiers: list[dict[str, Any]], name: str) -> None:
 
 def _committed(page: Page, name: str, document: dict[str, Any]) -> None:
     words = page.words
-    passed, checks, failed = files.verdict_of(document)
+    passed, checks, failed = verdicts.verdict_of(document)
     verdict = words("passed" if passed else "not_passed")
     title = f"{name}: {verdict}, {checks} {words('checks')}, {failed} {words('failed')}"
     with st.expander(tables.escaped(f"{title} · {files.device_of(document)}, {files.date_of(document)}")):
-        for failure in files.failures_of(document):
+        for failure in verdicts.failures_of(document):
             st.caption(f":red[✘ {tables.escaped(failure)}]")
         if document["kind"] == "verify":
             _headline(document)
